@@ -1,0 +1,119 @@
+"""The compiled form, linearised: what runs, in which order, on which bytes.
+
+A `Program` is read off the lowered Relax module once and from then on is the only thing the arena
+planner, the C generator, the host runner, the numpy twin and the device harness look at.
+
+    steps      kernel calls in execution order (one layer of the model each)
+    buffers    every activation: shape, dtype, first and last step, place
+    constants  weights, biases, multipliers, tables; shared when equal
+    functions  one TIR PrimFunc a distinct kernel, still to be lowered to an object
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from edgecompress.records import TensorSpec
+
+if TYPE_CHECKING:
+    import tvm
+
+
+class Kernel(Protocol):
+    """One integer operator with its shapes and quantization parameters: a frozen dataclass a file.
+
+    `compute` (TE), `schedule` (TIR) and `reference` (numpy twin) live side by side and agree on
+    every bit.
+    """
+
+    op: str
+    macs: int
+
+    def compute(self, *tensors: Any) -> Any:
+        """TE expression of the output from the activation and constant tensors."""
+        ...
+
+    def schedule(self, schedule: Any, function_name: str) -> None:
+        """Schedules the PrimFunc in place; the default is LLVM's own choice."""
+        ...
+
+    def reference(self, *arrays: np.ndarray) -> np.ndarray:
+        """The same numbers in numpy: same argument order as `compute`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A kernel's pointer argument: `buffers[name]`, or `constants[int(name)]`."""
+
+    kind: Literal["buffer", "constant"]
+    name: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call. The last argument is the output; the others come in `compute`'s order.
+
+    `kernel` is None for a float operator TVM legalised itself (no numpy twin).
+    """
+
+    name: str
+    function: str
+    arguments: tuple[Argument, ...]
+    kernel: Kernel | None
+    op: str
+    macs: int = 0
+
+    @property
+    def output(self) -> str:
+        return self.arguments[-1].name
+
+    @property
+    def is_float(self) -> bool:
+        return self.kernel is None
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An activation. `location` says whose memory it is; `offset_bytes` counts only in the arena.
+
+    first_step is the step that writes it (-1 for the model input), last_step the last that reads
+    it (len(steps) for the model output). A reshape has no step: it is an alias of its source.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    size_bytes: int
+    first_step: int
+    last_step: int
+    location: Literal["arena", "input", "output"] = "arena"
+    offset_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    steps: tuple[Step, ...]
+    buffers: dict[str, Buffer]
+    constants: tuple[np.ndarray, ...]
+    functions: tvm.IRModule
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_buffers: tuple[str, ...]
+    output_buffers: tuple[str, ...]
+    requantize: Literal["smmla", "tflite"] = "smmla"
+    arena_bytes: int = 0
+    arena_alignment: int = 16
+    float_layers: tuple[str, ...] = field(default=())
+
+    @property
+    def macs(self) -> int:
+        return sum(step.macs for step in self.steps)
+
+    @property
+    def constant_bytes(self) -> int:
+        return sum(array.nbytes for array in self.constants)

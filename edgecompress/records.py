@@ -1,0 +1,275 @@
+"""The small frozen records that pass between rooms: JSON both ways, versioned, hashable by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+MeasurementLabel = Literal[
+    "measured on device", "emulated instructions", "estimated cycles", "predicted"
+]
+
+
+class Record(BaseModel):
+    """A frozen value: unknown keys are refused, equality is by content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> str:
+        """Indented JSON with a trailing newline; the same record gives the same bytes."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Raises pydantic.ValidationError on unknown or missing keys."""
+        return cls.model_validate_json(text)
+
+    def content_hash(self) -> str:
+        """sha256 of the canonical JSON, in hex."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Budget(Record):
+    """What the image may use; None means unlimited (phones and hosts without a stated limit).
+
+    `latency_us` caps the estimated time of one inference.
+    """
+
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    latency_us: float | None = None
+
+
+class LowRank(Record):
+    """A factorization of one layer.
+
+    `ranks` is (rank,) for "svd" and (rank_in, rank_out) for "tucker2".
+    """
+
+    method: Literal["svd", "tucker2"]
+    ranks: tuple[int, ...]
+
+
+class Prediction(Record):
+    """What the planner expects of the linked image, in bytes, before it exists."""
+
+    flash_bytes: int
+    ram_bytes: int
+    flash_parts: dict[str, int] = {}
+    ram_parts: dict[str, int] = {}
+    peak_step: str = ""
+    macs: int = 0
+
+
+class Plan(Record):
+    """Everything needed to make the same bytes again from the same model and data.
+
+    `widths` maps a coupled group (named by its first layer) to the number of channels kept;
+    `low_rank` maps a layer to its factorization. An empty plan is plain int8 quantization.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    model_hash: str
+    data_hash: str
+    target: str
+    budget: Budget
+    seed: int
+    effort: Literal["fast", "balanced"]
+    widths: dict[str, int] = {}
+    low_rank: dict[str, LowRank] = {}
+    finetune_steps: int = 0
+    calibration_samples: int = 0
+    predicted: Prediction
+
+
+class TensorSpec(Record):
+    """A model input or output as the image sees it (batch 1, 4-D tensors are NHWC).
+
+    Real value = scale * (stored - zero_point); scale is None for float tensors.
+    `source_layout` says how the source model orders the same tensor ("NCHW" or "" for as is).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["int8", "uint8", "int16", "int32", "float32", "int64", "bool"]
+    scale: float | None = None
+    zero_point: int = 0
+    source_layout: Literal["NCHW", ""] = ""
+
+
+class TensorPlacement(Record):
+    """One activation in the arena; live from first_step to last_step, both included."""
+
+    name: str
+    offset_bytes: int
+    size_bytes: int
+    first_step: int
+    last_step: int
+
+
+class MemoryMap(Record):
+    arena_bytes: int
+    tensors: tuple[TensorPlacement, ...]
+    peak_step: str
+    peak_live_bytes: int
+
+
+class SizeReport(Record):
+    """Sizes read from the linked image.
+
+    `flash_sections`: weights, kernels, model (generated C and its tables), runtime, vectors, data.
+    `ram_parts`: arena, scratch, static, io, stack (measured high-water once the image ran, else
+    the reserve).
+    """
+
+    flash_sections: dict[str, int]
+    ram_parts: dict[str, int]
+
+    @property
+    def flash_bytes(self) -> int:
+        return sum(self.flash_sections.values())
+
+    @property
+    def ram_bytes(self) -> int:
+        return sum(self.ram_parts.values())
+
+
+class LayerReport(Record):
+    """One step of the image. `location` is "arena", "input" or "output"."""
+
+    index: int
+    name: str
+    kernel: str
+    output_shape: tuple[int, ...]
+    output_dtype: str
+    location: Literal["arena", "input", "output"]
+    offset_bytes: int
+    size_bytes: int
+    macs: int
+    is_float: bool
+
+
+class ImageManifest(Record):
+    """`image.json`: what is in an image folder, enough for the harness to drive it."""
+
+    schema_version: int = SCHEMA_VERSION
+    model_name: str
+    target: str
+    model_hash: str
+    firmware_hash: str
+    firmware: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    layers: tuple[LayerReport, ...]
+    memory: MemoryMap
+    size: SizeReport
+    requantize: Literal["smmla", "tflite"]
+
+
+class LayerMeasurement(Record):
+    index: int
+    name: str
+    ticks: int
+
+
+class Measurement(Record):
+    """One inference's cost, and what kind of number it is."""
+
+    device: str
+    label: MeasurementLabel
+    instructions: int | None = None
+    latency_us: float | None = None
+    runs: int = 1
+    stack_high_water_bytes: int | None = None
+    layers: tuple[LayerMeasurement, ...] = ()
+
+
+class Difference(Record):
+    """The first element on which two of the three executions disagree."""
+
+    layer: str
+    element: tuple[int, ...]
+    sides: tuple[str, str]
+    values: tuple[float, float]
+
+
+class Verification(Record):
+    exact: bool
+    layers: int
+    samples: int
+    sides: tuple[str, ...]
+    first_difference: Difference | None = None
+
+
+class Accuracy(Record):
+    """Top-1 in percent, or None where there is no labelled data; `samples` counts each side's."""
+
+    source: float | None = None
+    deployed: float | None = None
+    device: float | None = None
+    metric: str = "top-1 %"
+    samples: dict[str, int] = {}
+
+
+class FlashUse(Record):
+    used_bytes: int
+    budget_bytes: int | None
+    predicted_bytes: int
+    sections: dict[str, int]
+
+
+class RamUse(Record):
+    used_bytes: int
+    budget_bytes: int | None
+    predicted_bytes: int
+    parts: dict[str, int]
+
+
+class TimeEstimate(Record):
+    """A range in microseconds from exact instructions and the core's cycles-per-instruction."""
+
+    low_us: float
+    high_us: float
+    clock_hz: int
+    source: str
+
+
+class Result(Record):
+    """`result.json`: what a command made and what was measured of it."""
+
+    schema_version: int = SCHEMA_VERSION
+    command: Literal["fit", "compile"]
+    model: str
+    target: str
+    fits: bool
+    accuracy: Accuracy
+    flash: FlashUse
+    ram: RamUse
+    instructions: int | None = None
+    macs: int = 0
+    device: str = ""
+    label: MeasurementLabel | Literal["compiled, not run"] = "compiled, not run"
+    latency_us: float | None = None
+    time_estimate: TimeEstimate | None = None
+    verified: Verification
+    float_layers: tuple[str, ...] = ()
+    layers: tuple[LayerReport, ...] = ()
+    plan: Plan | None = None
+    hashes: dict[str, str] = {}
+    seeds: dict[str, int] = {}
+    versions: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,160 @@
+"""What a device is: one strict schema for every target TOML."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, model_validator
+
+from edgecompress.records import Budget, Record
+from edgecompress.units import format_bytes, parse_bytes
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+
+
+class Region(Record):
+    """A contiguous memory the linker may place things in."""
+
+    name: str
+    kind: Literal["flash", "ram"]
+    origin: int
+    size: Bytes
+
+
+class Core(Record):
+    """What the processor can do.
+
+    `cycles_per_instruction` is (low, high), an estimate used only to turn exact instruction
+    counts into a labelled time range; `cycles_source` says where it comes from.
+    """
+
+    name: str
+    isa: Literal[
+        "armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main",
+        "rv32imc", "armv8-a", "x86-64", "cuda",
+    ]  # fmt: skip
+    clock_hz: int
+    fpu: Literal["none", "single", "double"] = "none"
+    dsp: bool = False
+    mve: bool = False
+    cycles_per_instruction: tuple[float, float] | None = None
+    cycles_source: str = ""
+
+    @model_validator(mode="after")
+    def _estimate_names_its_source(self) -> Core:
+        if self.cycles_per_instruction is not None:
+            low, high = self.cycles_per_instruction
+            if not 0 < low <= high:
+                raise ValueError(f"cycles_per_instruction is [{low}, {high}]; write [low, high]")
+            if not self.cycles_source:
+                raise ValueError("cycles_per_instruction is given but cycles_source is empty")
+        return self
+
+
+class Toolchain(Record):
+    """How the two compilers name this core.
+
+    `llvm` is TVM's target dictionary; `zig_target` and `zig_cpu` are zig cc's -target and -mcpu.
+    """
+
+    llvm: dict[str, Any]
+    zig_target: str
+    zig_cpu: str = ""
+
+
+class Console(Record):
+    """The serial port the firmware talks on, and the timer it reads.
+
+    `port` names a folder of runtimes/ports.
+    """
+
+    port: Literal["cmsdk", "posix"]
+    base_address: int = 0
+    baud: int = 115200
+    timer_address: int = 0
+
+
+class VirtualBoard(Record):
+    """The Unicorn board: a CPU model and the profile's own memory map."""
+
+    cpu: Literal["cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33"]
+
+
+class QemuBoard(Record):
+    """A QEMU machine whose memory map and UART are this profile's."""
+
+    machine: str = ""
+    cpu: str = ""
+    user: str = ""
+
+
+class DeviceProfile(Record):
+    """One device, whole: everything the planner, the compiler, the linker and the harness need."""
+
+    schema_version: int = 1
+    name: str
+    description: str
+    kind: Literal["mcu", "host", "cuda"]
+    source: str
+    date: str
+    core: Core
+    toolchain: Toolchain
+    regions: tuple[Region, ...] = ()
+    console: Console
+    virtual: VirtualBoard | None = None
+    qemu: QemuBoard | None = None
+    cuda: dict[str, Any] | None = None
+    stack_reserve: Bytes = 4096
+
+    @model_validator(mode="after")
+    def _both_sides_agree(self) -> DeviceProfile:
+        if self.kind == "mcu":
+            kinds = {region.kind for region in self.regions}
+            for needed in ("flash", "ram"):
+                if needed not in kinds:
+                    raise ValueError(f"kind is 'mcu' but [[regions]] has no {needed} region")
+        if self.kind == "cuda" and self.cuda is None:
+            raise ValueError("kind is 'cuda' but the [cuda] table is missing")
+        ordered = sorted(self.regions, key=lambda region: region.origin)
+        for one, two in zip(ordered, ordered[1:], strict=False):
+            if one.origin + one.size > two.origin:
+                raise ValueError(
+                    f"region {one.name} ({format_bytes(one.size)} at {one.origin:#010x}) overlaps "
+                    f"region {two.name} at {two.origin:#010x}"
+                )
+        ram = self.ram_bytes
+        if ram is not None and self.stack_reserve >= ram:
+            raise ValueError(
+                f"stack_reserve is {format_bytes(self.stack_reserve)} but the ram regions hold "
+                f"{format_bytes(ram)}"
+            )
+        return self
+
+    def _total(self, kind: str) -> int | None:
+        sizes = [region.size for region in self.regions if region.kind == kind]
+        return sum(sizes) if sizes else None
+
+    @property
+    def flash_bytes(self) -> int | None:
+        """All flash regions together; None for a host without a stated limit."""
+        return self._total("flash")
+
+    @property
+    def ram_bytes(self) -> int | None:
+        """All RAM regions together; None for a host without a stated limit."""
+        return self._total("ram")
+
+    def region(self, kind: Literal["flash", "ram"]) -> Region:
+        """The first region of a kind. Raises StopIteration on a host, which has none."""
+        return next(region for region in self.regions if region.kind == kind)
+
+    def budget(
+        self, flash: str | int | None = None, ram: str | int | None = None,
+        latency_us: float | None = None,
+    ) -> Budget:  # fmt: skip
+        """The profile's budget, with the user's own caps in its place where given."""
+        return Budget(
+            flash_bytes=self.flash_bytes if flash is None else parse_bytes(flash),
+            ram_bytes=self.ram_bytes if ram is None else parse_bytes(ram),
+            latency_us=latency_us,
+        )
