@@ -1,0 +1,268 @@
+"""Writes the deployable form: one ONNX file of Quantize/Dequantize islands.
+
+A layer in the file, for conv1 followed by relu1:
+
+    x_quantized  ->  DequantizeLinear  -> x_dequantized
+    conv1.weight_quantized int8 [O,I,H,W]  ->  DequantizeLinear(axis=0, scales [O])
+    conv1.bias_quantized int32 [O]         ->  DequantizeLinear(axis=0, scales sx * sw [O])
+    Conv -> Relu -> QuantizeLinear -> relu1_quantized -> DequantizeLinear -> relu1_dequantized
+
+Model input and output stay float32 and are quantized inside the file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from edgecompress.compress.batchnorm import fold
+from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
+from edgecompress.compress.quantize.observe import Affine, Observer, observe
+from edgecompress.compress.quantize.operators import attributes_of
+from edgecompress.compress.quantize.sharing import Sharing, share_scales
+from edgecompress.compress.quantize.weights import quantize_bias, quantize_weight
+from edgecompress.errors import BadData
+from edgecompress.model.trainable import Trainable
+
+OPSET = 17
+IR_VERSION = 8
+
+
+def quantize(
+    trainable: Trainable, calibration: np.ndarray, *, name: str, observer: Observer = "mse"
+) -> onnx.ModelProto:
+    """The int8 model by the TensorFlow Lite rules, as ONNX QDQ (opset 17, batch 1, NCHW).
+
+    BatchNorm is folded first. Weights: int8 [-127, 127], symmetric, one scale an output channel.
+    Activations: int8 [-128, 127], asymmetric, one scale a tensor. Bias: int32, scale sx * sw.
+    ReLU and ReLU6 live in the range of the producer's output, which starts at its zero point.
+
+    Args:
+        calibration: [N, ...] float32 inputs, N >= 1; a few hundred are plenty.
+        name: the ONNX graph's name.
+        observer: how activation ranges are chosen, see `observe`.
+
+    Raises:
+        BadData: calibration is empty, not finite, or not of the model's input shape.
+        UnsupportedOperators: a node no rule covers.
+    """
+    _check(trainable, calibration)
+    folded = fold(trainable)
+    sharing = share_scales(folded.graph)
+    parameters = observe(folded.graph, sharing, calibration, observer)
+    writer = _Writer(folded, sharing, parameters)
+    for node in folded.graph.graph.nodes:
+        writer.add(node)
+    return writer.model(name)
+
+
+def _check(trainable: Trainable, calibration: np.ndarray) -> None:
+    wanted = tuple(trainable.example.shape[1:])
+    if len(calibration) == 0:
+        raise BadData("Calibration data is empty.", next_step="Give at least one input.")
+    if tuple(calibration.shape[1:]) != wanted:
+        given = list(calibration.shape[1:])
+        raise BadData(f"Calibration inputs are {given}, the model takes {list(wanted)}.")
+    if not np.isfinite(calibration).all():
+        count = int((~np.isfinite(calibration)).sum())
+        raise BadData(f"Calibration data has {count} values that are NaN or infinite.")
+
+
+class _Writer:
+    """Emits ONNX nodes for a folded graph, one fx node at a time, in execution order."""
+
+    def __init__(
+        self, folded: Trainable, sharing: Sharing, parameters: dict[torch.fx.Node, Affine]
+    ) -> None:
+        self._trainable = folded
+        self._sharing = sharing
+        self._parameters = parameters
+        self._names = _unique_names(folded)
+        self._dequantized: dict[torch.fx.Node, str] = {}
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        shapes = _Shapes(folded.graph)
+        shapes.run(folded.example)
+        self._shapes = shapes.shapes
+
+    def add(self, node: torch.fx.Node) -> None:
+        kind = kind_of(node)
+        if kind == "output" or node in self._sharing.pads.values():
+            return
+        name = self._names[node]
+        if node in self._fused_activations():
+            self._emit_activation(kind, node, name)
+        elif kind in ("conv", "linear"):
+            self._emit_weighted(node, kind, name)
+        elif kind != "input":
+            sources = [self._dequantized[source] for source in input_nodes(node)]
+            self._emit_simple(node, kind, sources, name)
+        if node in self._parameters:
+            self._emit_quantize(node, name)
+
+    def model(self, name: str) -> onnx.ModelProto:
+        folded = self._trainable
+        output = next(node for node in folded.graph.graph.nodes if node.op == "output")
+        result = input_nodes(output)[0]
+        # The last DequantizeLinear writes the model's output under its own name.
+        for node in self._nodes:
+            for index, tensor in enumerate(node.output):
+                if tensor == self._dequantized[result]:
+                    node.output[index] = folded.output_name
+            for index, tensor in enumerate(node.input):
+                if tensor == self._dequantized[result]:
+                    node.input[index] = folded.output_name
+        shape_in, shape_out = list(folded.example.shape), list(self._shapes[result])
+        graph = helper.make_graph(
+            self._nodes,
+            name,
+            [helper.make_tensor_value_info(folded.input_name, TensorProto.FLOAT, shape_in)],
+            [helper.make_tensor_value_info(folded.output_name, TensorProto.FLOAT, shape_out)],
+            list(self._initializers.values()),
+        )
+        opset = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opset, producer_name="edgecompress")
+        model.ir_version = IR_VERSION
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _fused_activations(self) -> set[torch.fx.Node]:
+        return set(self._sharing.fused.values())
+
+    def _constant(self, name: str, value: np.ndarray) -> str:
+        self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def _emit(self, operator: str, inputs: list[str], name: str, output: str, **attributes: Any):
+        self._nodes.append(helper.make_node(operator, inputs, [output], name, **attributes))
+
+    def _emit_quantize(self, node: torch.fx.Node, name: str) -> None:
+        affine = self._parameters[node]
+        scale = self._constant(f"{name}.scale", np.array(affine.scale, np.float32))
+        zero = self._constant(f"{name}.zero_point", np.array(affine.zero_point, np.int8))
+        stored, real = f"{name}_quantized", f"{name}_dequantized"
+        self._emit("QuantizeLinear", [name, scale, zero], f"{name}_quantize", stored)
+        self._emit("DequantizeLinear", [stored, scale, zero], f"{name}_dequantize", real)
+        self._dequantized[node] = real
+
+    def _emit_activation(self, kind: str, node: torch.fx.Node, name: str) -> None:
+        """ReLU6 is written as Relu where the quantized range already ends at or below 6."""
+        affine = self._parameters[node]
+        top = float(affine.scale) * (127 - affine.zero_point)
+        source = self._names[input_nodes(node)[0]]
+        if kind == "relu" or top <= 6.0 * (1 + 1e-6):
+            self._emit("Relu", [source], name, name)
+        else:
+            low = self._constant(f"{name}.low", np.array(0, np.float32))
+            high = self._constant(f"{name}.high", np.array(6, np.float32))
+            self._emit("Clip", [source, low, high], name, name)
+
+    def _emit_weighted(self, node: torch.fx.Node, kind: str, name: str) -> None:
+        layer = module_of(node)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        pad = self._sharing.pads.get(node)
+        source = input_nodes(pad if pad is not None else node)[0]
+        input_scale = self._parameters[source].scale
+        bias = np.zeros(len(layer.weight), np.float32)
+        if layer.bias is not None:
+            bias = layer.bias.detach().float().numpy()
+        weight, weight_scale = quantize_weight(
+            layer.weight.detach().float().numpy(), bias, input_scale
+        )
+        stored_bias, bias_scale = quantize_bias(bias, input_scale, weight_scale)
+        inputs = [
+            self._dequantized[source],
+            self._emit_parameter(f"{name}.weight", weight, weight_scale),
+            self._emit_parameter(f"{name}.bias", stored_bias, bias_scale),
+        ]
+        if kind == "linear":
+            self._emit("Gemm", inputs, name, name, transB=1)
+        else:
+            padding = module_of(pad) if pad is not None else None
+            self._emit("Conv", inputs, name, name, **attributes_of(layer, padding))
+
+    def _emit_parameter(self, name: str, value: np.ndarray, scale: np.ndarray) -> str:
+        stored = self._constant(f"{name}_quantized", value)
+        scales = self._constant(f"{name}.scale", scale)
+        zeros = self._constant(f"{name}.zero_point", np.zeros(len(scale), value.dtype))
+        inputs = [stored, scales, zeros]
+        self._emit("DequantizeLinear", inputs, f"{name}_dequantize", name, axis=0)
+        return name
+
+    def _emit_simple(self, node: torch.fx.Node, kind: str, sources: list[str], name: str) -> None:
+        if kind in ("add", "cat"):
+            attributes = {"axis": _axis(node)} if kind == "cat" else {}
+            self._emit("Concat" if kind == "cat" else "Add", sources, name, name, **attributes)
+        elif kind == "relu":
+            self._emit("Relu", sources, name, name)
+        elif kind == "relu6":
+            low = self._constant(f"{name}.low", np.array(0, np.float32))
+            high = self._constant(f"{name}.high", np.array(6, np.float32))
+            self._emit("Clip", [*sources, low, high], name, name)
+        elif kind in ("maxpool", "avgpool"):
+            operator = "MaxPool" if kind == "maxpool" else "AveragePool"
+            self._emit(operator, sources, name, name, **attributes_of(module_of(node)))
+        elif kind == "globalpool":
+            self._emit("GlobalAveragePool", sources, name, name)
+        elif kind == "softmax":
+            axis = module_of(node).dim
+            self._emit("Softmax", sources, name, name, axis=-1 if axis is None else axis)
+        elif kind == "pad":
+            module = module_of(node)
+            assert isinstance(module, nn.ZeroPad2d | nn.ConstantPad2d)
+            left, right, top, bottom = module.padding
+            pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+            value = self._constant(f"{name}.value", np.array(module.value, np.float32))
+            self._emit("Pad", [*sources, self._constant(f"{name}.pads", pads), value], name, name)
+        else:
+            self._emit_reshape(node, sources, name)
+
+    def _emit_reshape(self, node: torch.fx.Node, sources: list[str], name: str) -> None:
+        """-1 for the batch, so that a copy with another batch size still runs."""
+        shape = self._shapes[node]
+        if len(shape) == 2:
+            self._emit("Flatten", sources, name, name, axis=1)
+            return
+        target = self._constant(f"{name}.shape", np.array([-1, *shape[1:]], np.int64))
+        self._emit("Reshape", [*sources, target], name, name)
+
+
+class _Shapes(torch.fx.Interpreter):
+    """Every node's output shape for the example input."""
+
+    def __init__(self, graph: torch.fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.shapes: dict[torch.fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        with torch.no_grad():
+            value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            self.shapes[n] = tuple(value.shape)
+        return value
+
+
+def _axis(node: torch.fx.Node) -> int:
+    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    assert isinstance(axis, int)
+    return axis
+
+
+def _unique_names(trainable: Trainable) -> dict[torch.fx.Node, str]:
+    """Layer names; a second call of a module, or a layer named like the output, is numbered."""
+    names: dict[torch.fx.Node, str] = {}
+    taken = {trainable.output_name}
+    for node in trainable.graph.graph.nodes:
+        wanted = trainable.input_name if node.op == "placeholder" else layer_name(node)
+        name, count = wanted, 1
+        while name in taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        taken.add(name)
+        names[node] = name
+    return names
