@@ -238,6 +238,19 @@ class RamUse(Record):
     parts: dict[str, int]
 
 
+class SourceComparison(Record):
+    """The image's outputs beside the source model's own, on the same inputs.
+
+    `reference` names what ran the source; errors are in the output's real units.
+    """
+
+    reference: str
+    samples: int
+    max_abs_error: float
+    mean_abs_error: float
+    top1_agreement_percent: float | None = None
+
+
 class TimeEstimate(Record):
     """A range in microseconds from exact instructions and the core's cycles-per-instruction."""
 
@@ -265,6 +278,7 @@ class Result(Record):
     latency_us: float | None = None
     time_estimate: TimeEstimate | None = None
     verified: Verification
+    against_source: SourceComparison | None = None
     float_layers: tuple[str, ...] = ()
     layers: tuple[LayerReport, ...] = ()
     plan: Plan | None = None

@@ -1,0 +1,297 @@
+"""The whole tool from Python: typed, silent, the only thing a script needs.
+
+    model -> plan -> compressed model -> deployable -> image -> verification -> result
+
+`fit` enters that line at its start, `compile_model` at the deployable; `edgecompress.flow` walks
+it. The command line is a thin layer over these functions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgecompress.errors import BadInput
+from edgecompress.flow import Effort, Precision, Requantize, Stopwatch, fit_rounds, image_result
+from edgecompress.progress import SILENT, Progress
+from edgecompress.records import ImageManifest, Measurement, Plan, Result
+from edgecompress.target import DeviceProfile, load_target
+from edgecompress.workspace import Checkpoints, OutputFolder
+
+if TYPE_CHECKING:
+    from edgecompress.model.data import Splits
+    from edgecompress.model.inspect import Inspection
+    from edgecompress.model.load import Source
+
+
+def fit(
+    model: str = "demo",
+    *,
+    data: str | None = None,
+    target: str = "cortex-m7",
+    flash: str | int | None = None,
+    ram: str | int | None = None,
+    latency_us: float | None = None,
+    effort: Effort = "fast",
+    seed: int = 0,
+    output: Path | None = None,
+    requantize: Requantize = "smmla",
+    precision: Precision = "int8",
+    plan: Path | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    trust: bool = False,
+    device: str | None = None,
+    progress: Progress = SILENT,
+) -> Result:
+    """Makes `model` fit `target` and proves it: the main job.
+
+    Args:
+        model: "demo", a .onnx/.pt2 path, or "package.module:callable" returning an nn.Module.
+        data: .npz, image folder or "package.module:callable"; None only for the demo.
+        flash, ram: budgets in place of the profile's ("512K" or bytes).
+        plan: a plan.json to replay instead of planning.
+        output: folder for the result; default build/<model>-<target>.
+        device: where the image runs; default the profile's virtual board, else a process.
+
+    Returns:
+        The result, also written to result.json. `fits` is always True: what does not fit raises.
+
+    Raises:
+        EdgeCompressError: see `edgecompress.errors` for the tree.
+    """
+    clock = Stopwatch(progress)
+    profile = load_target(target)
+    budget = profile.budget(flash, ram, latency_us)
+    source = _load(model, clock, input_shape=input_shape, trust=trust)
+    if source.kind != "float" or precision == "float32":
+        return compile_model(
+            model, target=target, data=data, flash=flash, ram=ram, latency_us=latency_us,
+            output=output, requantize=requantize, precision=precision, input_shape=input_shape,
+            trust=trust, device=device, seed=seed, progress=progress, command="fit",
+        )  # fmt: skip
+    splits = _data(data, source, clock, seed=seed)
+    replayed = _read_plan(plan, source, splits)
+    final = output or _default_output(source.name, profile)
+    with OutputFolder(final) as folder:
+        checkpoints = Checkpoints(final, {
+            "model": source.hash, "data": splits.hash, "profile": profile.content_hash(),
+            "budget": budget.to_json(), "effort": effort, "seed": seed,
+            "plan": replayed.content_hash() if replayed else None,
+        })  # fmt: skip
+        result = fit_rounds(
+            source, splits, profile, budget, folder.path, checkpoints, clock, effort=effort,
+            seed=seed, requantize=requantize, device=device, replayed=replayed,
+        )  # fmt: skip
+        _write_result(result, folder.path)
+    checkpoints.clear()
+    return result
+
+
+def plan(
+    model: str = "demo",
+    *,
+    data: str | None = None,
+    target: str = "cortex-m7",
+    flash: str | int | None = None,
+    ram: str | int | None = None,
+    latency_us: float | None = None,
+    effort: Effort = "fast",
+    seed: int = 0,
+    output: Path | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    trust: bool = False,
+    progress: Progress = SILENT,
+) -> Plan:
+    """Chooses what `fit` would do and predicts its cost; compiles nothing.
+
+    Writes plan.json into `output` when it is given.
+
+    Raises:
+        DoesNotFit: no choice meets the budget; says which, by how much and where.
+    """
+    from edgecompress.model.trainable import to_trainable
+    from edgecompress.plan.search import make_plan
+
+    clock = Stopwatch(progress)
+    profile = load_target(target)
+    source = _load(model, clock, input_shape=input_shape, trust=trust)
+    _require_float(source, "plan")
+    splits = _data(data, source, clock, seed=seed)
+    clock.stage("Plan")
+    chosen = make_plan(
+        to_trainable(source), splits, profile, profile.budget(flash, ram, latency_us),
+        model_hash=source.hash, effort=effort, seed=seed, progress=progress,
+    )  # fmt: skip
+    if output is not None:
+        with OutputFolder(output, marker="plan.json") as folder:
+            (folder.path / "plan.json").write_text(chosen.to_json())
+    return chosen
+
+
+def compile_model(
+    model: str,
+    *,
+    target: str = "cortex-m7",
+    data: str | None = None,
+    flash: str | int | None = None,
+    ram: str | int | None = None,
+    latency_us: float | None = None,
+    output: Path | None = None,
+    requantize: Requantize = "smmla",
+    precision: Precision = "int8",
+    allow_float: bool = False,
+    dump: Path | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    trust: bool = False,
+    device: str | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+    command: Literal["fit", "compile"] = "compile",
+) -> Result:
+    """Compiles a deployable (QDQ .onnx or int8 .tflite; any float model with precision="float32").
+
+    The image is linked, verified bit by bit and measured like `fit`'s. `fits` may be False: the
+    result then says by how much, and the image is still there to look at.
+    """
+    clock = Stopwatch(progress)
+    profile = load_target(target)
+    budget = profile.budget(flash, ram, latency_us)
+    source = _load(model, clock, input_shape=input_shape, trust=trust)
+    if source.kind == "float" and precision == "int8":
+        raise BadInput(
+            f"{source.name} is a float model; compile takes an int8 deployable.",
+            next_step="Use `edgecompress fit`, or compile --precision float32.",
+        )
+    if source.kind != "float" and precision == "float32":
+        raise BadInput(f"{source.name} is already int8; --precision float32 cannot undo that.")
+    splits = None if data is None and model != "demo" else _data(data, source, clock, seed=seed)
+    deployable = source.tflite if source.tflite is not None else source.onnx
+    assert deployable is not None
+    final = output or _default_output(source.name, profile)
+    with OutputFolder(final) as folder:
+        result = image_result(
+            deployable, source, splits, profile, budget, folder.path, clock, command=command,
+            requantize=requantize, precision=precision, allow_float=allow_float, dump=dump,
+            device=device, seed=seed,
+        )  # fmt: skip
+        _write_result(result, folder.path)
+    return result
+
+
+def profile(
+    image_dir: Path,
+    *,
+    device: str = "virtual",
+    runs: int = 10,
+    warmup: int = 1,
+    layers: bool = False,
+    target: str | None = None,
+    progress: Progress = SILENT,
+) -> Measurement:
+    """Runs a finished image on a device and measures it.
+
+    Raises:
+        BadInput: `image_dir` holds no image.
+        DeviceTrouble: the device did not answer, crashed, or runs another image.
+    """
+    from edgecompress.device.harness import open_device
+
+    manifest = _read_manifest(image_dir)
+    described = load_target(target or manifest.target)
+    progress.stage(f"Measure on {device}")
+    with open_device(image_dir, described, device) as session:
+        spec = manifest.inputs[0]
+        sample = np.zeros(spec.shape, spec.dtype)
+        return session.measure(sample, runs=runs, warmup=warmup, layers=layers)
+
+
+def inspect(
+    model: str, *, input_shape: tuple[int, ...] | None = None, trust: bool = False
+) -> Inspection:
+    """Per-layer shapes, MACs and bytes of any model, and the step with the most live bytes."""
+    from edgecompress.model.inspect import inspect_source
+    from edgecompress.model.load import load_source
+
+    return inspect_source(load_source(model, input_shape=input_shape, trust=trust))
+
+
+def _load(
+    model: str, clock: Stopwatch, *, input_shape: tuple[int, ...] | None, trust: bool
+) -> Source:
+    from edgecompress.model.load import load_source
+
+    clock.stage("Load the model")
+    return load_source(model, input_shape=input_shape, trust=trust)
+
+
+def _data(data: str | None, source: Source, clock: Stopwatch, *, seed: int) -> Splits:
+    from edgecompress.model.data import load_data
+
+    if data is None and source.name != "demo":
+        raise BadInput(
+            f"{source.name} needs data to calibrate and to measure accuracy with.",
+            next_step="Give --data FILE.npz, an image folder, or package.module:callable.",
+        )
+    clock.stage("Load the data")
+    return load_data(data, input_shape=source.input_shape, seed=seed)
+
+
+def _require_float(source: Source, command: str) -> None:
+    if source.kind != "float":
+        raise BadInput(
+            f"{source.name} is already quantized, so there is nothing to {command}.",
+            next_step="Use `edgecompress compile`.",
+        )
+
+
+def _read_plan(path: Path | None, source: Source, splits: Splits) -> Plan | None:
+    """A plan.json to replay, refused when it was made for another model or other data."""
+    from pydantic import ValidationError
+
+    if path is None:
+        return None
+    try:
+        plan = Plan.from_json(path.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise BadInput(f"{path} is not a plan: {where}: {first['msg']}.") from None
+    for what, made_for, given in (
+        ("model", plan.model_hash, source.hash), ("data", plan.data_hash, splits.hash),
+    ):  # fmt: skip
+        if made_for != given:
+            raise BadInput(
+                f"{path} was made for another {what} (sha256 {made_for[:12]}, given {given[:12]}).",
+                next_step="Plan again with `edgecompress plan`.",
+            )
+    return plan
+
+
+def _read_manifest(image_dir: Path) -> ImageManifest:
+    from pydantic import ValidationError
+
+    path = image_dir / "image.json"
+    if not path.is_file():
+        raise BadInput(
+            f"{image_dir} holds no image (image.json is missing).",
+            next_step="Make one with `edgecompress fit` or `edgecompress compile`.",
+        )
+    try:
+        return ImageManifest.from_json(path.read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{path} is damaged: {error.errors()[0]['msg']}.") from None
+
+
+def _default_output(name: str, profile: DeviceProfile) -> Path:
+    return Path("build") / f"{name}-{profile.name}"
+
+
+def _write_result(result: Result, folder: Path) -> None:
+    from edgecompress.report.text import report_text
+
+    (folder / "result.json").write_text(result.to_json())
+    (folder / "report.txt").write_text(report_text(result))

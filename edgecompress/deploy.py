@@ -1,0 +1,177 @@
+"""Deployable in, image out: lowered, linked, verified layer by layer, measured on the device.
+
+The half of the flow that `fit` and `compile` share:
+
+    deployable -> Program -> Image -> Verification -> Measurement
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgecompress.errors import VerificationFailed
+from edgecompress.progress import Progress
+from edgecompress.records import (
+    ImageManifest,
+    Measurement,
+    SizeReport,
+    TimeEstimate,
+    Verification,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgecompress.lower.program import Program
+    from edgecompress.target import DeviceProfile
+    from edgecompress.verify.host import HostModel
+
+VERIFY_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A linked image with everything that was observed of it."""
+
+    program: Program
+    host: HostModel
+    manifest: ImageManifest
+    verification: Verification
+    measurement: Measurement
+    size: SizeReport
+
+
+def deploy(
+    model: onnx.ModelProto | bytes,
+    profile: DeviceProfile,
+    folder: Path,
+    *,
+    name: str,
+    model_hash: str,
+    samples: np.ndarray | None,
+    requantize: Literal["smmla", "tflite"],
+    precision: Literal["int8", "float32"],
+    allow_float: bool,
+    dump: Path | None,
+    device: str,
+    progress: Progress,
+) -> Deployed:
+    """Compiles, links, runs and checks one model; writes the image into `folder`.
+
+    Args:
+        samples: [n, ...] float inputs in the source model's layout for the verification; None
+            draws seeded random inputs over the whole int8 range.
+        device: where the image runs, as `--device` takes it.
+
+    Raises:
+        DoesNotFit: the linker ran out of a memory region.
+        VerificationFailed: twin, host and device disagree; the first element is named.
+    """
+    from edgecompress.device.harness import open_device
+    from edgecompress.link.image import build_image
+    from edgecompress.lower.pipeline import lower
+    from edgecompress.verify.compare import verify
+    from edgecompress.verify.host import HostModel
+
+    progress.stage("Compile with TVM")
+    program = lower(
+        model, name=name, profile=profile, requantize=requantize, precision=precision,
+        allow_float=allow_float, dump=dump,
+    )  # fmt: skip
+    progress.stage("Link the image")
+    manifest = build_image(program, profile, folder, model_hash=model_hash)
+    host = HostModel(program)
+    inputs = device_inputs(program, samples, VERIFY_SAMPLES)
+    progress.stage("Verify: numpy twin = host = device")
+    with open_device(folder, profile, device) as session:
+        verification = verify(program, host, session, manifest, inputs)
+        if not verification.exact:
+            raise VerificationFailed(_disagreement(verification))
+        progress.stage("Measure on the device")
+        measurement = session.measure(inputs[0], runs=1, warmup=0)
+    stack = measurement.stack_high_water_bytes
+    ram_parts = dict(manifest.size.ram_parts)
+    if stack is not None:
+        ram_parts["stack"] = stack
+    size = SizeReport(flash_sections=manifest.size.flash_sections, ram_parts=ram_parts)
+    return Deployed(program, host, manifest, verification, measurement, size)
+
+
+def device_inputs(program: Program, samples: np.ndarray | None, count: int) -> np.ndarray:
+    """[n, ...] inputs as the image takes them: real samples quantized, else seeded noise."""
+    from edgecompress.lower.program import quantize_input
+
+    if samples is not None and len(samples):
+        return np.stack([quantize_input(program, sample[None])[0] for sample in samples[:count]])
+    spec = program.inputs[0]
+    random = np.random.default_rng(0)
+    shape = (count, *spec.shape[1:])
+    if spec.dtype == "float32":
+        return random.standard_normal(shape).astype(np.float32)
+    return random.integers(-128, 128, shape).astype(spec.dtype)
+
+
+def real_inputs(program: Program, inputs: np.ndarray) -> np.ndarray:
+    """Device inputs [n, ...] back in real units and the source model's own layout."""
+    spec = program.inputs[0]
+    real = inputs.astype(np.float32)
+    if spec.scale is not None:
+        real = (real - spec.zero_point) * np.float32(spec.scale)
+    return real.transpose(0, 3, 1, 2) if spec.source_layout == "NCHW" else real
+
+
+def device_top1(
+    deployed: Deployed,
+    folder: Path,
+    profile: DeviceProfile,
+    device: str,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    progress: Progress,
+) -> float:
+    """Top-1 percent of the image itself on [n, ...] inputs; its outputs must equal the host's.
+
+    Raises:
+        VerificationFailed: an integer output differs from the host build's.
+    """
+    from edgecompress.device.harness import open_device
+
+    progress.stage("Accuracy on the device", total=len(inputs))
+    correct = 0
+    with open_device(folder, profile, device) as session:
+        for index, sample in enumerate(inputs):
+            output = np.asarray(session.infer(sample)).reshape(-1)
+            expected = deployed.host.run(sample).reshape(-1)
+            if output.dtype == np.int8 and not np.array_equal(output, expected):
+                element = int(np.argmax(output != expected))
+                raise VerificationFailed(
+                    f"Test sample {index}: output element {element} is {output[element]} on the "
+                    f"device and {expected[element]} on the host."
+                )
+            correct += int(output.argmax() == labels[index])
+            progress.advance()
+    return 100.0 * correct / len(inputs)
+
+
+def estimate_time(profile: DeviceProfile, instructions: int | None) -> TimeEstimate | None:
+    """A labelled range: exact instructions times the core's cycles per instruction."""
+    core = profile.core
+    if instructions is None or core.cycles_per_instruction is None:
+        return None
+    low, high = (
+        instructions * cycles / core.clock_hz * 1e6 for cycles in core.cycles_per_instruction
+    )
+    return TimeEstimate(low_us=low, high_us=high, clock_hz=core.clock_hz, source=core.cycles_source)
+
+
+def _disagreement(verification: Verification) -> str:
+    first = verification.first_difference
+    assert first is not None
+    return (
+        f"Layer '{first.layer}', element {list(first.element)}: {first.values[0]:g} on the "
+        f"{first.sides[0]}, {first.values[1]:g} on the {first.sides[1]}."
+    )
