@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
@@ -30,9 +31,16 @@ class Core(Record):
 
     name: str
     isa: Literal[
-        "armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main",
-        "rv32imc", "armv8-a", "x86-64", "cuda",
-    ]  # fmt: skip
+        "armv6-m",
+        "armv7-m",
+        "armv7e-m",
+        "armv8-m.main",
+        "armv8.1-m.main",
+        "rv32imc",
+        "armv8-a",
+        "x86-64",
+        "cuda",
+    ]
     clock_hz: int
     fpu: Literal["none", "single", "double"] = "none"
     dsp: bool = False
@@ -65,13 +73,15 @@ class Toolchain(Record):
 class Console(Record):
     """The serial port the firmware talks on, and the timer it reads.
 
-    `port` names a folder of runtimes/ports.
+    `port` names a folder of runtimes/ports. `timer` "cmsdk" is an Arm CMSDK APB timer (counts down);
+    "counter" is a free-running 32-bit up counter whose one register is at `timer_address`.
     """
 
     port: Literal["cmsdk", "posix"]
     base_address: int = 0
     baud: int = 115200
     timer_address: int = 0
+    timer: Literal["cmsdk", "counter"] = "cmsdk"
 
 
 class VirtualBoard(Record):
@@ -116,7 +126,7 @@ class DeviceProfile(Record):
         if self.kind == "cuda" and self.cuda is None:
             raise ValueError("kind is 'cuda' but the [cuda] table is missing")
         ordered = sorted(self.regions, key=lambda region: region.origin)
-        for one, two in zip(ordered, ordered[1:], strict=False):
+        for one, two in itertools.pairwise(ordered):
             if one.origin + one.size > two.origin:
                 raise ValueError(
                     f"region {one.name} ({format_bytes(one.size)} at {one.origin:#010x}) overlaps "
@@ -149,9 +159,11 @@ class DeviceProfile(Record):
         return next(region for region in self.regions if region.kind == kind)
 
     def budget(
-        self, flash: str | int | None = None, ram: str | int | None = None,
+        self,
+        flash: str | int | None = None,
+        ram: str | int | None = None,
         latency_us: float | None = None,
-    ) -> Budget:  # fmt: skip
+    ) -> Budget:
         """The profile's budget, with the user's own caps in its place where given."""
         return Budget(
             flash_bytes=self.flash_bytes if flash is None else parse_bytes(flash),

@@ -1,0 +1,42 @@
+/* What the runner needs of a board. One folder of runtimes/ports implements it.
+ *
+ * Optional compile-time definitions, all with defaults in the port that uses them:
+ *   PORT_TARGET_NAME   the device profile's name, quoted
+ *   PORT_CLOCK_HZ      core clock
+ *   PORT_BAUD, PORT_UART_BASE, PORT_TIMER_BASE   bare-metal ports only
+ */
+#ifndef EDGECOMPRESS_PORT_H
+#define EDGECOMPRESS_PORT_H
+
+#include <stdint.h>
+
+#ifndef PORT_TARGET_NAME
+#define PORT_TARGET_NAME "unnamed"
+#endif
+
+/* Brings up the console and the timer. Clocks, FPU and memory belong to the startup code. */
+void port_init(void);
+
+/* Sends one byte, waiting until there is room. */
+void port_putc(uint8_t byte);
+
+/* Waits for one byte; -1 when the console is gone for good. */
+int port_getc(void);
+
+/* Pushes out what port_putc may still hold back. */
+void port_flush(void);
+
+/* A clock that only goes up. Ports extend a narrow hardware timer themselves, so this must be
+ * called at least once per wrap of that timer (2^32 ticks). */
+uint64_t port_ticks(void);
+uint32_t port_tick_hz(void);
+
+/* Core clock, 0 where it is not known. */
+uint32_t port_clock_hz(void);
+
+/* Lowest word of the stack and one past its highest word. Both 0 where they are not known.
+ * Every word is PORT_STACK_PAINT before main starts. */
+#define PORT_STACK_PAINT 0xC5C5C5C5u
+void port_stack(const uint32_t **limit, const uint32_t **top);
+
+#endif
