@@ -9,12 +9,13 @@ it. The command line is a thin layer over these functions.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgecompress.errors import BadInput
-from edgecompress.flow import Effort, Precision, Requantize, Stopwatch, fit_rounds, image_result
+from edgecompress.deploy import DeployOptions, Precision, Requantize
+from edgecompress.flow import Effort, Job, Stopwatch, fit_rounds, image_result
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import ImageManifest, Measurement, Plan, Result
 from edgecompress.target import DeviceProfile, load_target
@@ -63,27 +64,29 @@ def fit(
     """
     clock = Stopwatch(progress)
     profile = load_target(target)
-    budget = profile.budget(flash, ram, latency_us)
     source = _load(model, clock, input_shape=input_shape, trust=trust)
-    if source.kind != "float" or precision == "float32":
-        return compile_model(
-            model, target=target, data=data, flash=flash, ram=ram, latency_us=latency_us,
-            output=output, requantize=requantize, precision=precision, input_shape=input_shape,
-            trust=trust, device=device, seed=seed, progress=progress, command="fit",
-        )  # fmt: skip
-    splits = _data(data, source, clock, seed=seed)
-    replayed = _read_plan(plan, source, splits)
+    if source.kind == "float" and precision == "int8":
+        splits = _data(data, source, clock, seed=seed)
+    else:
+        splits = _optional_data(data, source, clock, seed=seed)
+    replayed = None if plan is None or splits is None else _read_plan(plan, source, splits)
+    job = Job(
+        command="fit",
+        source=source,
+        splits=splits,
+        profile=profile,
+        budget=profile.budget(flash, ram, latency_us),
+        seed=seed,
+        effort=effort,
+        options=DeployOptions(device or _default_device(profile), requantize, precision),
+        clock=clock,
+    )
     final = output or _default_output(source.name, profile)
+    if source.kind != "float" or precision == "float32":
+        return _finish_deployable(job, final)
+    checkpoints = Checkpoints(final, _checkpoint_key(job, replayed))
     with OutputFolder(final) as folder:
-        checkpoints = Checkpoints(final, {
-            "model": source.hash, "data": splits.hash, "profile": profile.content_hash(),
-            "budget": budget.to_json(), "effort": effort, "seed": seed,
-            "plan": replayed.content_hash() if replayed else None,
-        })  # fmt: skip
-        result = fit_rounds(
-            source, splits, profile, budget, folder.path, checkpoints, clock, effort=effort,
-            seed=seed, requantize=requantize, device=device, replayed=replayed,
-        )  # fmt: skip
+        result = fit_rounds(job, folder.path, checkpoints, replayed)
         _write_result(result, folder.path)
     checkpoints.clear()
     return result
@@ -121,9 +124,15 @@ def plan(
     splits = _data(data, source, clock, seed=seed)
     clock.stage("Plan")
     chosen = make_plan(
-        to_trainable(source), splits, profile, profile.budget(flash, ram, latency_us),
-        model_hash=source.hash, effort=effort, seed=seed, progress=progress,
-    )  # fmt: skip
+        to_trainable(source),
+        splits,
+        profile,
+        profile.budget(flash, ram, latency_us),
+        model_hash=source.hash,
+        effort=effort,
+        seed=seed,
+        progress=progress,
+    )
     if output is not None:
         with OutputFolder(output, marker="plan.json") as folder:
             (folder.path / "plan.json").write_text(chosen.to_json())
@@ -148,7 +157,6 @@ def compile_model(
     device: str | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
-    command: Literal["fit", "compile"] = "compile",
 ) -> Result:
     """Compiles a deployable (QDQ .onnx or int8 .tflite; any float model with precision="float32").
 
@@ -157,7 +165,6 @@ def compile_model(
     """
     clock = Stopwatch(progress)
     profile = load_target(target)
-    budget = profile.budget(flash, ram, latency_us)
     source = _load(model, clock, input_shape=input_shape, trust=trust)
     if source.kind == "float" and precision == "int8":
         raise BadInput(
@@ -166,18 +173,19 @@ def compile_model(
         )
     if source.kind != "float" and precision == "float32":
         raise BadInput(f"{source.name} is already int8; --precision float32 cannot undo that.")
-    splits = None if data is None and model != "demo" else _data(data, source, clock, seed=seed)
-    deployable = source.tflite if source.tflite is not None else source.onnx
-    assert deployable is not None
-    final = output or _default_output(source.name, profile)
-    with OutputFolder(final) as folder:
-        result = image_result(
-            deployable, source, splits, profile, budget, folder.path, clock, command=command,
-            requantize=requantize, precision=precision, allow_float=allow_float, dump=dump,
-            device=device, seed=seed,
-        )  # fmt: skip
-        _write_result(result, folder.path)
-    return result
+    where = device or _default_device(profile)
+    job = Job(
+        command="compile",
+        source=source,
+        splits=_optional_data(data, source, clock, seed=seed),
+        profile=profile,
+        budget=profile.budget(flash, ram, latency_us),
+        seed=seed,
+        effort="fast",
+        options=DeployOptions(where, requantize, precision, allow_float, dump),
+        clock=clock,
+    )
+    return _finish_deployable(job, output or _default_output(source.name, profile))
 
 
 def profile(
@@ -238,6 +246,45 @@ def _data(data: str | None, source: Source, clock: Stopwatch, *, seed: int) -> S
     return load_data(data, input_shape=source.input_shape, seed=seed)
 
 
+def _optional_data(
+    data: str | None, source: Source, clock: Stopwatch, *, seed: int
+) -> Splits | None:
+    """The demo brings its own; any other deployable may do without."""
+    if data is None and source.name != "demo":
+        return None
+    return _data(data, source, clock, seed=seed)
+
+
+def _finish_deployable(job: Job, final: Path) -> Result:
+    deployable = job.source.tflite if job.source.tflite is not None else job.source.onnx
+    assert deployable is not None
+    with OutputFolder(final) as folder:
+        result = image_result(job, deployable, folder.path)
+        _write_result(result, folder.path)
+    return result
+
+
+def _checkpoint_key(job: Job, replayed: Plan | None) -> dict[str, object]:
+    """Everything that decides the plan and the compressed weights."""
+    assert job.splits is not None
+    return {
+        "model": job.source.hash,
+        "data": job.splits.hash,
+        "profile": job.profile.content_hash(),
+        "budget": job.budget.content_hash(),
+        "effort": job.effort,
+        "seed": job.seed,
+        "plan": None if replayed is None else replayed.content_hash(),
+    }
+
+
+def _default_device(profile: DeviceProfile) -> str:
+    """The virtual board where Unicorn has the core, QEMU where only it does, else a process."""
+    if profile.kind != "mcu":
+        return "process"
+    return "virtual" if profile.virtual is not None else "qemu"
+
+
 def _require_float(source: Source, command: str) -> None:
     if source.kind != "float":
         raise BadInput(
@@ -261,8 +308,9 @@ def _read_plan(path: Path | None, source: Source, splits: Splits) -> Plan | None
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise BadInput(f"{path} is not a plan: {where}: {first['msg']}.") from None
     for what, made_for, given in (
-        ("model", plan.model_hash, source.hash), ("data", plan.data_hash, splits.hash),
-    ):  # fmt: skip
+        ("model", plan.model_hash, source.hash),
+        ("data", plan.data_hash, splits.hash),
+    ):
         if made_for != given:
             raise BadInput(
                 f"{path} was made for another {what} (sha256 {made_for[:12]}, given {given[:12]}).",

@@ -32,6 +32,23 @@ if TYPE_CHECKING:
 
 VERIFY_SAMPLES = 3
 
+Requantize = Literal["smmla", "tflite"]
+Precision = Literal["int8", "float32"]
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """How the image is made and where it runs.
+
+    `device` is what `--device` takes; `dump` receives the IR after each pass.
+    """
+
+    device: str
+    requantize: Requantize = "smmla"
+    precision: Precision = "int8"
+    allow_float: bool = False
+    dump: Path | None = None
+
 
 @dataclass(frozen=True)
 class Deployed:
@@ -53,11 +70,7 @@ def deploy(
     name: str,
     model_hash: str,
     samples: np.ndarray | None,
-    requantize: Literal["smmla", "tflite"],
-    precision: Literal["int8", "float32"],
-    allow_float: bool,
-    dump: Path | None,
-    device: str,
+    options: DeployOptions,
     progress: Progress,
 ) -> Deployed:
     """Compiles, links, runs and checks one model; writes the image into `folder`.
@@ -65,7 +78,6 @@ def deploy(
     Args:
         samples: [n, ...] float inputs in the source model's layout for the verification; None
             draws seeded random inputs over the whole int8 range.
-        device: where the image runs, as `--device` takes it.
 
     Raises:
         DoesNotFit: the linker ran out of a memory region.
@@ -79,24 +91,28 @@ def deploy(
 
     progress.stage("Compile with TVM")
     program = lower(
-        model, name=name, profile=profile, requantize=requantize, precision=precision,
-        allow_float=allow_float, dump=dump,
-    )  # fmt: skip
+        model,
+        name=name,
+        profile=profile,
+        requantize=options.requantize,
+        precision=options.precision,
+        allow_float=options.allow_float,
+        dump=options.dump,
+    )
     progress.stage("Link the image")
     manifest = build_image(program, profile, folder, model_hash=model_hash)
     host = HostModel(program)
     inputs = device_inputs(program, samples, VERIFY_SAMPLES)
     progress.stage("Verify: numpy twin = host = device")
-    with open_device(folder, profile, device) as session:
+    with open_device(folder, profile, options.device) as session:
         verification = verify(program, host, session, manifest, inputs)
         if not verification.exact:
             raise VerificationFailed(_disagreement(verification))
         progress.stage("Measure on the device")
         measurement = session.measure(inputs[0], runs=1, warmup=0)
-    stack = measurement.stack_high_water_bytes
     ram_parts = dict(manifest.size.ram_parts)
-    if stack is not None:
-        ram_parts["stack"] = stack
+    if measurement.stack_high_water_bytes is not None:
+        ram_parts["stack"] = measurement.stack_high_water_bytes
     size = SizeReport(flash_sections=manifest.size.flash_sections, ram_parts=ram_parts)
     return Deployed(program, host, manifest, verification, measurement, size)
 
@@ -124,24 +140,23 @@ def real_inputs(program: Program, inputs: np.ndarray) -> np.ndarray:
     return real.transpose(0, 3, 1, 2) if spec.source_layout == "NCHW" else real
 
 
-def device_top1(
+def device_outputs(
     deployed: Deployed,
     folder: Path,
     profile: DeviceProfile,
     device: str,
     inputs: np.ndarray,
-    labels: np.ndarray,
     progress: Progress,
-) -> float:
-    """Top-1 percent of the image itself on [n, ...] inputs; its outputs must equal the host's.
+) -> np.ndarray:
+    """Outputs [n, features] of the image itself on [n, ...] inputs.
 
     Raises:
         VerificationFailed: an integer output differs from the host build's.
     """
     from edgecompress.device.harness import open_device
 
-    progress.stage("Accuracy on the device", total=len(inputs))
-    correct = 0
+    progress.stage("Run test samples on the device", total=len(inputs))
+    outputs = []
     with open_device(folder, profile, device) as session:
         for index, sample in enumerate(inputs):
             output = np.asarray(session.infer(sample)).reshape(-1)
@@ -152,9 +167,9 @@ def device_top1(
                     f"Test sample {index}: output element {element} is {output[element]} on the "
                     f"device and {expected[element]} on the host."
                 )
-            correct += int(output.argmax() == labels[index])
+            outputs.append(output)
             progress.advance()
-    return 100.0 * correct / len(inputs)
+    return np.stack(outputs)
 
 
 def estimate_time(profile: DeviceProfile, instructions: int | None) -> TimeEstimate | None:

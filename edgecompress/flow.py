@@ -8,21 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from edgecompress.deploy import (
-    Deployed,
-    deploy,
-    device_inputs,
-    device_top1,
-    estimate_time,
-    real_inputs,
-)
-from edgecompress.errors import DoesNotFit
+from edgecompress.deploy import DeployOptions, deploy, estimate_time
+from edgecompress.errors import BadInput, DoesNotFit
 from edgecompress.progress import Progress
 from edgecompress.records import (
     Accuracy,
@@ -32,7 +24,7 @@ from edgecompress.records import (
     RamUse,
     Result,
     SizeReport,
-    SourceComparison,
+    Verification,
 )
 from edgecompress.units import format_bytes
 
@@ -44,14 +36,11 @@ if TYPE_CHECKING:
     from edgecompress.target import DeviceProfile
     from edgecompress.workspace import Checkpoints
 
-Requantize = Literal["smmla", "tflite"]
-Precision = Literal["int8", "float32"]
 Effort = Literal["fast", "balanced"]
+Command = Literal["fit", "compile"]
 
 MAX_ROUNDS = 3
 CALIBRATION_SAMPLES = 256
-HOST_SAMPLES = 1000
-DEVICE_SAMPLES = 20
 _PACKAGES = ("edgecompress", "torch", "apache-tvm", "onnx", "numpy", "ziglang", "unicorn")
 
 
@@ -88,21 +77,22 @@ class Stopwatch:
         return self.seconds
 
 
-def fit_rounds(
-    source: Source,
-    splits: Splits,
-    profile: DeviceProfile,
-    budget: Budget,
-    folder: Path,
-    checkpoints: Checkpoints,
-    clock: Stopwatch,
-    *,
-    effort: Effort,
-    seed: int,
-    requantize: Requantize,
-    device: str | None,
-    replayed: Plan | None,
-) -> Result:
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for, loaded and checked. `device` is never empty."""
+
+    command: Command
+    source: Source
+    splits: Splits | None
+    profile: DeviceProfile
+    budget: Budget
+    seed: int
+    effort: Effort
+    options: DeployOptions
+    clock: Stopwatch
+
+
+def fit_rounds(job: Job, folder: Path, checkpoints: Checkpoints, replayed: Plan | None) -> Result:
     """Plans, builds and measures until the linked image is within the budget.
 
     Raises:
@@ -111,221 +101,192 @@ def fit_rounds(
     from edgecompress.plan.cost import corrections_from
 
     corrections: dict[str, float] = {}
-    for attempt in range(MAX_ROUNDS):
-        plan, deployable = _compressed(
-            source, splits, profile, budget, checkpoints, clock, corrections,
-            effort=effort, seed=seed, replayed=replayed, attempt=attempt,
-        )  # fmt: skip
+    attempt = 0
+    while True:
+        plan = replayed or _planned(job, checkpoints, corrections, attempt)
+        deployable = _compressed(job, plan, checkpoints, attempt)
         (folder / "plan.json").write_text(plan.to_json())
-        result = image_result(
-            deployable, source, splits, profile, budget, folder, clock, command="fit",
-            requantize=requantize, precision="int8", allow_float=False, dump=None,
-            device=device, seed=seed, plan=plan,
-        )  # fmt: skip
+        result = image_result(job, deployable, folder, plan)
+        attempt += 1
         if result.fits:
             return result
-        if replayed is not None:
-            break
-        corrections = corrections_from(
-            plan.predicted,
-            SizeReport(flash_sections=result.flash.sections, ram_parts=result.ram.parts),
-        )
-        clock.note("The linked image is over budget; planning again with its measured sizes.")
-    raise _over_budget(result, budget)
+        if replayed is not None or attempt == MAX_ROUNDS:
+            raise _over_budget(result)
+        measured = SizeReport(flash_sections=result.flash.sections, ram_parts=result.ram.parts)
+        corrections = corrections_from(plan.predicted, measured)
+        job.clock.note("The linked image is over budget; planning again with its measured sizes.")
 
 
-def _compressed(
-    source: Source,
-    splits: Splits,
-    profile: DeviceProfile,
-    budget: Budget,
-    checkpoints: Checkpoints,
-    clock: Stopwatch,
-    corrections: dict[str, float],
-    *,
-    effort: Effort,
-    seed: int,
-    replayed: Plan | None,
-    attempt: int,
-) -> tuple[Plan, onnx.ModelProto]:
-    """The plan and the deployable it leads to, each taken from its checkpoint when there is one."""
+def _planned(
+    job: Job, checkpoints: Checkpoints, corrections: dict[str, float], attempt: int
+) -> Plan:
+    from edgecompress.model.trainable import to_trainable
+    from edgecompress.plan.search import make_plan
+
+    assert job.splits is not None
+    saved = checkpoints.load(f"plan-{attempt}.json")
+    if saved is not None:
+        job.clock.note("Resuming: the plan was already made.")
+        return Plan.from_json(saved)
+    job.clock.stage("Plan")
+    plan = make_plan(
+        to_trainable(job.source),
+        job.splits,
+        job.profile,
+        job.budget,
+        model_hash=job.source.hash,
+        effort=job.effort,
+        seed=job.seed,
+        corrections=corrections,
+        progress=job.clock,
+    )
+    checkpoints.save(f"plan-{attempt}.json", plan.to_json().encode())
+    return plan
+
+
+def _compressed(job: Job, plan: Plan, checkpoints: Checkpoints, attempt: int) -> onnx.ModelProto:
+    """The deployable the plan leads to, from its checkpoint when there is one."""
     import onnx
 
     from edgecompress.compress.quantize import quantize
     from edgecompress.model.trainable import to_trainable
-    from edgecompress.plan.search import make_plan, realize
+    from edgecompress.plan.search import realize
 
-    trainable = to_trainable(source)
-    saved = checkpoints.load(f"plan-{attempt}.json")
-    if replayed is not None:
-        plan = replayed
-    elif saved is not None:
-        plan = Plan.from_json(saved)
-        clock.note("Resuming: the plan was already made.")
-    else:
-        clock.stage("Plan")
-        plan = make_plan(
-            trainable, splits, profile, budget, model_hash=source.hash, effort=effort,
-            seed=seed, corrections=corrections, progress=clock,
-        )  # fmt: skip
-        checkpoints.save(f"plan-{attempt}.json", plan.to_json().encode())
+    assert job.splits is not None
     saved = checkpoints.load(f"model-{attempt}.onnx")
     if saved is not None:
-        clock.note("Resuming: the compressed model was already trained.")
-        return plan, onnx.load_model_from_string(saved)
-    clock.stage("Compress and fine-tune")
-    compressed = realize(trainable, plan, splits, clock)
-    clock.stage("Quantize to int8")
-    deployable = quantize(compressed, splits.train.x[:CALIBRATION_SAMPLES], name=source.name)
+        job.clock.note("Resuming: the compressed model was already trained.")
+        return onnx.load_model_from_string(saved)
+    job.clock.stage("Compress and fine-tune")
+    compressed = realize(to_trainable(job.source), plan, job.splits, job.clock)
+    job.clock.stage("Quantize to int8")
+    calibration = job.splits.train.x[:CALIBRATION_SAMPLES]
+    deployable = quantize(compressed, calibration, name=job.source.name)
     checkpoints.save(f"model-{attempt}.onnx", deployable.SerializeToString(deterministic=True))
-    return plan, deployable
+    return deployable
 
 
 def image_result(
-    deployable: onnx.ModelProto | bytes,
-    source: Source,
-    splits: Splits | None,
-    profile: DeviceProfile,
-    budget: Budget,
-    folder: Path,
-    clock: Stopwatch,
-    *,
-    command: Literal["fit", "compile"],
-    requantize: Requantize,
-    precision: Precision,
-    allow_float: bool,
-    dump: Path | None,
-    device: str | None,
-    seed: int,
-    plan: Plan | None = None,
+    job: Job, deployable: onnx.ModelProto | bytes, folder: Path, plan: Plan | None = None
 ) -> Result:
     """Builds, verifies and measures the image in `folder` and gathers everything into a Result."""
-    from edgecompress.plan.cost import predict_program
+    from edgecompress.accuracy import compare_with_source
+    from edgecompress.plan.program_cost import predict_program
 
-    content = (
-        deployable if isinstance(deployable, bytes)
-        else deployable.SerializeToString(deterministic=True)
-    )  # fmt: skip
-    suffix = "tflite" if isinstance(deployable, bytes) else "onnx"
-    (folder / f"model.{suffix}").write_bytes(content)
-    model_hash = hashlib.sha256(content).hexdigest()
-    where = device or _default_device(profile)
+    clock = job.clock
+    model_hash = _write_deployable(deployable, folder)
+    if job.profile.kind == "cuda":
+        return _package_result(job, deployable, folder, model_hash, plan)
+    samples = None if job.splits is None else job.splits.test.x
     deployed = deploy(
-        deployable, profile, folder, name=source.name, model_hash=model_hash,
-        samples=None if splits is None else splits.test.x, requantize=requantize,
-        precision=precision, allow_float=allow_float, dump=dump, device=where, progress=clock,
-    )  # fmt: skip
-    predicted = plan.predicted if plan else predict_program(deployed.program, profile)
+        deployable,
+        job.profile,
+        folder,
+        name=job.source.name,
+        model_hash=model_hash,
+        samples=samples,
+        options=job.options,
+        progress=clock,
+    )
+    predicted = plan.predicted if plan else predict_program(deployed.program, job.profile)
     clock.stage("Compare with the source")
-    accuracy, against_source = _compare(deployed, source, splits, folder, profile, where, clock)
-    size = deployed.size
+    accuracy, against_source = compare_with_source(
+        deployed, job.source, job.splits, folder, job.profile, job.options.device, clock
+    )
+    size, measurement = deployed.size, deployed.measurement
+    hashes = {
+        "source": job.source.hash,
+        "deployable": model_hash,
+        "firmware": deployed.manifest.firmware_hash,
+    }
     return Result(
-        command=command,
-        model=source.name,
-        target=profile.name,
-        fits=_within(size, budget),
+        command=job.command,
+        model=job.source.name,
+        target=job.profile.name,
+        fits=_within(size, job.budget),
         accuracy=accuracy,
         flash=FlashUse(
             used_bytes=size.flash_bytes,
-            budget_bytes=budget.flash_bytes,
+            budget_bytes=job.budget.flash_bytes,
             predicted_bytes=predicted.flash_bytes,
             sections=size.flash_sections,
-        ),  # fmt: skip
+        ),
         ram=RamUse(
             used_bytes=size.ram_bytes,
-            budget_bytes=budget.ram_bytes,
+            budget_bytes=job.budget.ram_bytes,
             predicted_bytes=predicted.ram_bytes,
             parts=size.ram_parts,
-        ),  # fmt: skip
-        instructions=deployed.measurement.instructions,
+        ),
+        instructions=measurement.instructions,
         macs=deployed.program.macs,
-        device=deployed.measurement.device,
-        label=deployed.measurement.label,
-        latency_us=deployed.measurement.latency_us,
-        time_estimate=estimate_time(profile, deployed.measurement.instructions),
+        device=measurement.device,
+        label=measurement.label,
+        latency_us=measurement.latency_us,
+        time_estimate=estimate_time(job.profile, measurement.instructions),
         verified=deployed.verification,
         against_source=against_source,
         float_layers=deployed.program.float_layers,
         layers=deployed.manifest.layers,
         plan=plan,
-        hashes={
-            "source": source.hash,
-            "deployable": model_hash,
-            "firmware": deployed.manifest.firmware_hash,
-            **({} if splits is None else {"data": splits.hash}),
-        },  # fmt: skip
-        seeds={"seed": seed},
+        hashes=hashes if job.splits is None else {**hashes, "data": job.splits.hash},
+        seeds={"seed": job.seed},
         versions=_versions(),
         seconds=clock.finish(),
     )
 
 
-def _compare(
-    deployed: Deployed,
-    source: Source,
-    splits: Splits | None,
+def _package_result(
+    job: Job,
+    deployable: onnx.ModelProto | bytes,
     folder: Path,
-    profile: DeviceProfile,
-    device: str,
-    clock: Stopwatch,
-) -> tuple[Accuracy, SourceComparison]:
-    """Source, host and device on the same test inputs; random inputs when the user gave none.
+    model_hash: str,
+    plan: Plan | None,
+) -> Result:
+    """A package TVM's own pipeline compiled for a GPU that is not here: nothing is measured."""
+    from edgecompress.engines.tvm import build_cuda_package
 
-    Without labels the accuracy is the agreement with the source's own top-1.
-    """
-    from edgecompress.lower.program import dequantize_output
-
-    labelled = splits is not None and splits.test.y is not None
-    inputs = device_inputs(
-        deployed.program, None if splits is None else splits.test.x, HOST_SAMPLES
+    if isinstance(deployable, bytes):
+        raise BadInput(
+            "A .tflite model cannot be compiled for CUDA.", next_step="Give the model as .onnx."
+        )
+    job.clock.stage("Compile with TVM")
+    package = build_cuda_package(deployable, job.profile, folder)
+    size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
+    return Result(
+        command=job.command,
+        model=job.source.name,
+        target=job.profile.name,
+        fits=job.budget.flash_bytes is None or size <= job.budget.flash_bytes,
+        accuracy=Accuracy(),
+        flash=FlashUse(
+            used_bytes=size,
+            budget_bytes=job.budget.flash_bytes,
+            predicted_bytes=size,
+            sections={"package": size},
+        ),
+        ram=RamUse(used_bytes=0, budget_bytes=job.budget.ram_bytes, predicted_bytes=0, parts={}),
+        verified=Verification(exact=False, layers=0, samples=0, sides=()),
+        plan=plan,
+        hashes={"source": job.source.hash, "deployable": model_hash},
+        seeds={"seed": job.seed},
+        versions=_versions(),
+        seconds=job.clock.finish(),
+        notes=("compiled, not run: there is no such GPU here",),
     )
-    real = real_inputs(deployed.program, inputs)
-    if splits is not None:
-        real = splits.test.x[: len(inputs)]
-    expected = _source_outputs(source, real)
-    stored = deployed.host.run_batch(inputs)
-    made = np.concatenate([dequantize_output(deployed.program, row[None]) for row in stored])
-    errors = np.abs(made.reshape(expected.shape) - expected)
-    classes = expected.ndim == 2 and expected.shape[1] > 1
-    agreement = None
-    if classes:
-        agreement = 100.0 * float(np.mean(made.argmax(1) == expected.argmax(1)))
-    comparison = SourceComparison(
-        reference="LiteRT reference kernels" if source.tflite is not None else "onnxruntime",
-        samples=len(inputs),
-        max_abs_error=float(errors.max()),
-        mean_abs_error=float(errors.mean()),
-        top1_agreement_percent=agreement,
-    )
-    if not classes or splits is None:
-        return Accuracy(), comparison
-    labels = splits.test.y[: len(inputs)] if labelled else expected.argmax(1)
-    device_labels = labels[:DEVICE_SAMPLES]
-    on_device = device_top1(
-        deployed, folder, profile, device, inputs[:DEVICE_SAMPLES], device_labels, clock
-    )
-    return Accuracy(
-        source=_top1(expected, labels),
-        deployed=_top1(made, labels),
-        device=on_device,
-        metric="top-1 %" if labelled else "agreement with the source, %",
-        samples={
-            "source": len(labels), "deployed": len(labels), "device": len(device_labels),
-        },
-    ), comparison  # fmt: skip
 
 
-def _source_outputs(source: Source, x: np.ndarray) -> np.ndarray:
-    from edgecompress.model.reference import run_onnx, run_tflite
-
-    if source.tflite is not None:
-        return run_tflite(source.tflite, x)
-    assert source.onnx is not None
-    return run_onnx(source.onnx, x)
+def _versions() -> dict[str, str]:
+    return {package: metadata.version(package) for package in _PACKAGES}
 
 
-def _top1(outputs: np.ndarray, labels: np.ndarray) -> float:
-    return 100.0 * float(np.mean(outputs.argmax(1) == labels))
+def _write_deployable(deployable: onnx.ModelProto | bytes, folder: Path) -> str:
+    """Writes model.onnx or model.tflite and returns its sha256."""
+    if isinstance(deployable, bytes):
+        content, name = deployable, "model.tflite"
+    else:
+        content, name = deployable.SerializeToString(deterministic=True), "model.onnx"
+    (folder / name).write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _within(size: SizeReport, budget: Budget) -> bool:
@@ -334,34 +295,21 @@ def _within(size: SizeReport, budget: Budget) -> bool:
     return flash_fits and ram_fits
 
 
-def _over_budget(result: Result, budget: Budget) -> DoesNotFit:
+def _over_budget(result: Result) -> DoesNotFit:
     """The linked image's own words: which budget, by how much, and what takes the most."""
-    flash = budget.flash_bytes is not None and result.flash.used_bytes > budget.flash_bytes
-    name, use, parts = (
-        ("flash", result.flash, result.flash.sections)
-        if flash
-        else ("RAM", result.ram, result.ram.parts)
-    )
-    assert use.budget_bytes is not None
+    flash, ram = result.flash, result.ram
+    if flash.budget_bytes is not None and flash.used_bytes > flash.budget_bytes:
+        name, used, limit, parts = "flash", flash.used_bytes, flash.budget_bytes, flash.sections
+    else:
+        assert ram.budget_bytes is not None
+        name, used, limit, parts = "RAM", ram.used_bytes, ram.budget_bytes, ram.parts
     largest = max(parts, key=lambda part: parts[part])
-    over = use.used_bytes - use.budget_bytes
     return DoesNotFit(
-        f"The linked image needs {format_bytes(use.used_bytes)} of {name}; the budget is "
-        f"{format_bytes(use.budget_bytes)} ({format_bytes(over)} over). Largest part: {largest}, "
+        f"The linked image needs {format_bytes(used)} of {name}; the budget is "
+        f"{format_bytes(limit)} ({format_bytes(used - limit)} over). Largest part: {largest}, "
         f"{format_bytes(parts[largest])}.",
         resource=name.lower(),
-        needed=use.used_bytes,
-        limit=use.budget_bytes,
-        next_step=f"Raise --{name.lower()} to {format_bytes(use.used_bytes)} or start smaller.",
+        needed=used,
+        limit=limit,
+        next_step=f"Raise --{name.lower()} to {used} or start from a smaller model.",
     )
-
-
-def _default_device(profile: DeviceProfile) -> str:
-    """The virtual board where Unicorn has the core, QEMU where only it does, else a process."""
-    if profile.kind != "mcu":
-        return "process"
-    return "virtual" if profile.virtual is not None else "qemu"
-
-
-def _versions() -> dict[str, str]:
-    return {package: metadata.version(package) for package in _PACKAGES}

@@ -1,4 +1,4 @@
-"""The small frozen records that pass between rooms: JSON both ways, versioned, hashable by content."""
+"""The small frozen records that pass between rooms: JSON both ways, hashable by content."""
 
 from __future__ import annotations
 

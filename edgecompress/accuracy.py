@@ -1,0 +1,81 @@
+"""Source, host and device on the same inputs: what compression cost, in the user's own measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgecompress.deploy import Deployed, device_inputs, device_outputs, real_inputs
+from edgecompress.progress import Progress
+from edgecompress.records import Accuracy, SourceComparison
+
+if TYPE_CHECKING:
+    from edgecompress.model.data import Splits
+    from edgecompress.model.load import Source
+    from edgecompress.target import DeviceProfile
+
+HOST_SAMPLES = 1000
+DEVICE_SAMPLES = 20
+
+
+def compare_with_source(
+    deployed: Deployed,
+    source: Source,
+    splits: Splits | None,
+    folder: Path,
+    profile: DeviceProfile,
+    device: str,
+    progress: Progress,
+) -> tuple[Accuracy, SourceComparison]:
+    """Runs the test split (seeded noise when there is no data) through all three.
+
+    Without labels the accuracy is the agreement with the source's own top-1, and says so. The
+    device runs the first DEVICE_SAMPLES; its integer outputs must equal the host's.
+
+    Raises:
+        VerificationFailed: an integer output differs between device and host.
+    """
+    from edgecompress.lower.program import dequantize_output
+
+    given = None if splits is None else splits.test.x
+    inputs = device_inputs(deployed.program, given, HOST_SAMPLES)
+    real = real_inputs(deployed.program, inputs) if given is None else given[: len(inputs)]
+    expected = _source_outputs(source, real)
+    stored = deployed.host.run_batch(inputs)
+    made = np.concatenate([dequantize_output(deployed.program, row[None]) for row in stored])
+    errors = np.abs(made.reshape(expected.shape) - expected)
+    is_classifier = expected.ndim == 2 and expected.shape[1] > 1
+    comparison = SourceComparison(
+        reference="LiteRT reference kernels" if source.tflite is not None else "onnxruntime",
+        samples=len(inputs),
+        max_abs_error=float(errors.max()),
+        mean_abs_error=float(errors.mean()),
+        top1_agreement_percent=_top1(made, expected.argmax(1)) if is_classifier else None,
+    )
+    on_device = device_outputs(deployed, folder, profile, device, inputs[:DEVICE_SAMPLES], progress)
+    if not is_classifier or splits is None:
+        return Accuracy(), comparison
+    labels = expected.argmax(1) if splits.test.y is None else splits.test.y[: len(inputs)]
+    accuracy = Accuracy(
+        source=_top1(expected, labels),
+        deployed=_top1(made, labels),
+        device=_top1(on_device, labels[: len(on_device)]),
+        metric="agreement with the source, %" if splits.test.y is None else "top-1 %",
+        samples={"source": len(labels), "deployed": len(labels), "device": len(on_device)},
+    )
+    return accuracy, comparison
+
+
+def _source_outputs(source: Source, x: np.ndarray) -> np.ndarray:
+    from edgecompress.model.reference import run_onnx, run_tflite
+
+    if source.tflite is not None:
+        return run_tflite(source.tflite, x)
+    assert source.onnx is not None
+    return run_onnx(source.onnx, x)
+
+
+def _top1(outputs: np.ndarray, labels: np.ndarray) -> float:
+    return 100.0 * float(np.mean(outputs.argmax(1) == labels))
