@@ -1,0 +1,1 @@
+"""What a person reads: results, plans, measurements and targets as tables."""

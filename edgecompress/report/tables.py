@@ -1,0 +1,169 @@
+"""Tables of everything that is not a `Result`: plans, measurements, models, targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgecompress.records import Measurement, Plan
+from edgecompress.target import DeviceProfile
+from edgecompress.units import format_bytes, format_count, format_us
+
+_SHARE_CELLS = 16
+
+
+def _plain_table(*headings: str) -> Table:
+    """Left-aligned first column, right-aligned others marked by a leading ">"."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for heading in headings:
+        right = heading.startswith(">")
+        table.add_column(heading.removeprefix(">"), justify="right" if right else "left")
+    return table
+
+
+def _budgeted(size: int, budget: int | None) -> Text:
+    """ "812.3 KiB of 1.00 MiB (79.3 %)", red when over."""
+    if not budget:
+        return Text(format_bytes(size))
+    style = "bold red" if size > budget else ""
+    share = f"{100 * size / budget:.1f} %"
+    return Text(f"{format_bytes(size)} of {format_bytes(budget)} ({share})", style=style)
+
+
+def plan_table(plan: Plan, *, folder: Path | None = None) -> RenderableType:
+    """What a plan keeps of each group and layer, and what it expects of the image."""
+    predicted, budget = plan.predicted, plan.budget
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    facts.add_row("Flash (predicted)", _budgeted(predicted.flash_bytes, budget.flash_bytes))
+    facts.add_row("RAM (predicted)", _budgeted(predicted.ram_bytes, budget.ram_bytes))
+    if predicted.peak_step:
+        facts.add_row("Peak RAM at", Text(predicted.peak_step))
+    if predicted.macs:
+        facts.add_row("Work", f"{format_count(predicted.macs)} MACs")
+    facts.add_row("Fine-tuning", f"{plan.finetune_steps} steps, seed {plan.seed}")
+    if folder is not None:
+        facts.add_row("Replay with", Text(f"edgecompress fit --plan {folder / 'plan.json'}"))
+    parts: list[RenderableType] = [
+        Text(f"Plan for {plan.target}, effort {plan.effort}", style="bold"),
+        facts,
+    ]
+    if plan.widths:
+        table = _plain_table("Channel group", ">channels kept")
+        for group, channels in plan.widths.items():
+            table.add_row(Text(group), str(channels))
+        parts += [Text(""), table]
+    if plan.low_rank:
+        table = _plain_table("Layer", "method", ">ranks")
+        for layer, choice in plan.low_rank.items():
+            table.add_row(Text(layer), choice.method, " × ".join(map(str, choice.ranks)))
+        parts += [Text(""), table]
+    if not plan.widths and not plan.low_rank:
+        parts.append(Text("int8 quantization alone is enough.", style="dim"))
+    return Group(*parts)
+
+
+def measurement_table(measured: Measurement, *, name: str) -> RenderableType:
+    """The cost of one inference, and of each layer where it was asked for."""
+    runs = "1 run" if measured.runs == 1 else f"{measured.runs} runs"
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    if measured.instructions is not None:
+        facts.add_row("Instructions", f"{measured.instructions:,} an inference")
+    if measured.latency_us is not None:
+        facts.add_row("Time", f"{format_us(measured.latency_us)} an inference")
+    if measured.stack_high_water_bytes is not None:
+        facts.add_row("Stack high-water", format_bytes(measured.stack_high_water_bytes))
+    facts.add_row("Kind of number", f"{measured.label}, {runs}")
+    parts: list[RenderableType] = [Text(f"{name} on {measured.device}", style="bold"), facts]
+    if measured.layers:
+        parts += [Text(""), _layer_ticks(measured)]
+    return Group(*parts)
+
+
+def _layer_ticks(measured: Measurement) -> Table:
+    unit = "instructions" if measured.label == "emulated instructions" else "ticks"
+    table = _plain_table(">#", "Layer", f">{unit}", ">share", "")
+    total = sum(layer.ticks for layer in measured.layers) or 1
+    for layer in measured.layers:
+        share = layer.ticks / total
+        table.add_row(
+            str(layer.index), Text(layer.name), f"{layer.ticks:,}", f"{100 * share:.1f} %",
+            Text("█" * round(_SHARE_CELLS * share), style="cyan"),
+        )  # fmt: skip
+    return table
+
+
+def targets_table(profiles: list[DeviceProfile]) -> RenderableType:
+    """One line a target."""
+    table = _plain_table("Target", ">flash", ">RAM", ">clock", "runs on", "description")
+    for profile in profiles:
+        table.add_row(
+            Text(profile.name, style="bold"), _size(profile.flash_bytes), _size(profile.ram_bytes),
+            f"{profile.core.clock_hz / 1e6:g} MHz", ", ".join(runs_on(profile)),
+            profile.description,
+        )  # fmt: skip
+    return table
+
+
+def runs_on(profile: DeviceProfile) -> list[str]:
+    """Where an image for this target can run without the board on the desk."""
+    places = []
+    if profile.virtual is not None:
+        places.append("virtual board")
+    if profile.kind == "host":
+        places.append("qemu-user" if profile.qemu is not None else "process")
+    elif profile.qemu is not None and profile.qemu.machine:
+        places.append("qemu")
+    return places or ["compiled only"]
+
+
+def _size(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f"{size_bytes // 1024} KiB"
+
+
+def target_table(profile: DeviceProfile) -> RenderableType:
+    """A whole profile: core, memory, toolchain, where it runs, where the facts come from."""
+    core = profile.core
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    extras = [f"FPU {core.fpu}"] + [
+        label for label, there in (("DSP", core.dsp), ("MVE", core.mve)) if there
+    ]
+    facts.add_row("Core", f"{core.name}, {core.isa}, {', '.join(extras)}")
+    facts.add_row("Clock", f"{core.clock_hz / 1e6:g} MHz")
+    if core.cycles_per_instruction is not None:
+        low, high = core.cycles_per_instruction
+        facts.add_row("Cycles", f"{low} to {high} an instruction, an estimate")
+        facts.add_row("", Text(core.cycles_source, style="dim"))
+    for region in profile.regions:
+        end = region.origin + region.size - 1
+        place = f"{region.origin:#010x} to {end:#010x}"
+        facts.add_row(f"{region.kind} {region.name}", f"{format_bytes(region.size):<12} {place}")
+    if profile.kind == "mcu":
+        facts.add_row("Stack reserve", format_bytes(profile.stack_reserve))
+    facts.add_row("Console", f"{profile.console.port}, {profile.console.baud} baud")
+    facts.add_row("Runs on", ", ".join(runs_on(profile)))
+    zig = f"zig {profile.toolchain.zig_target} {profile.toolchain.zig_cpu}".rstrip()
+    facts.add_row("Toolchain", f"LLVM {profile.toolchain.llvm.get('mtriple', '')}, {zig}")
+    facts.add_row("Source", Text(f"{profile.source} ({profile.date})"))
+    title = Text(f"{profile.name}: {profile.description}", style="bold")
+    return Group(title, facts)
+
+
+def checks_table(checked: list[tuple[str, str | None]]) -> RenderableType:
+    """A line a target: its name, and what is wrong with it."""
+    table = _plain_table("", "Target", "")
+    for name, fault in checked:
+        mark = Text("✓", style="green") if fault is None else Text("✗", style="red")
+        table.add_row(mark, Text(name), Text("" if fault is None else fault))
+    wrong = sum(fault is not None for _, fault in checked)
+    total = "1 target" if len(checked) == 1 else f"{len(checked)} targets"
+    summary = f"{total}, {wrong} wrong" if wrong else f"{total}, all valid"
+    return Group(table, Text(summary, style="red" if wrong else "green"))

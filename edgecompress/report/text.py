@@ -1,0 +1,253 @@
+"""The final table: what a `Result` says, on a screen and in report.txt."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgecompress.records import Accuracy, Result
+from edgecompress.units import format_bytes, format_count, format_us
+
+REPORT_COLUMNS = 100
+_BAR_CELLS = 20
+_NOTABLE_DEVIATION = 2.0
+"""Percent: a larger gap between prediction and image is worth the reader's eye (DESIGN, 3.1)."""
+_LISTED_FLOAT_LAYERS = 8
+
+_PART_LABELS = {
+    "io": "input and output",
+    "stack": "stack high-water",
+    "model": "generated C",
+    "data": "initialised data",
+}
+
+
+def render(result: Result, *, folder: Path | None = None) -> RenderableType:
+    """The whole report of one result.
+
+    Args:
+        folder: where the files are, when they are there to be named.
+    """
+    parts: list[RenderableType] = [_banner(result), Text(""), _memory_table(result)]
+    if _has_accuracy(result.accuracy):
+        parts += [Text(""), _accuracy_table(result.accuracy)]
+    parts += [Text(""), _facts(result, folder)]
+    return Group(*parts)
+
+
+def report_text(result: Result, *, folder: Path | None = None) -> str:
+    """The same report as plain text, at most 100 columns wide, ending in a newline."""
+    console = Console(
+        file=StringIO(), width=REPORT_COLUMNS, color_system=None, force_terminal=False,
+        legacy_windows=False, highlight=False,
+    )  # fmt: skip
+    with console.capture() as capture:
+        console.print(render(result, folder=folder))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _banner(result: Result) -> Text:
+    verdict, style = ("FITS", "bold green") if result.fits else ("DOES NOT FIT", "bold red")
+    banner = Text(f"{result.model} on {result.target}: ", style="bold")
+    banner.append(verdict, style=style)
+    over = [
+        f"{name} over by {format_bytes(use.used_bytes - use.budget_bytes)}"
+        for name, use in (("flash", result.flash), ("RAM", result.ram))
+        if use.budget_bytes is not None and use.used_bytes > use.budget_bytes
+    ]
+    if over:
+        banner.append(f" ({', '.join(over)})", style="red")
+    return banner
+
+
+def _memory_table(result: Result) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("Memory (KiB)", min_width=20)
+    for heading in ("used", "of budget", "predicted", "deviation"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    predicted = result.plan.predicted if result.plan else None
+    _add_resource(
+        table, "Flash", result.flash.used_bytes, result.flash.budget_bytes,
+        result.flash.predicted_bytes, result.flash.sections,
+        predicted.flash_parts if predicted else {},
+    )  # fmt: skip
+    _add_resource(
+        table, "RAM", result.ram.used_bytes, result.ram.budget_bytes,
+        result.ram.predicted_bytes, result.ram.parts, predicted.ram_parts if predicted else {},
+    )  # fmt: skip
+    return table
+
+
+def _add_resource(
+    table: Table,
+    name: str,
+    used: int,
+    budget: int | None,
+    predicted: int,
+    parts: dict[str, int],
+    predicted_parts: dict[str, int],
+) -> None:
+    over = budget is not None and used > budget
+    table.add_row(
+        Text(name, style="bold"), Text(_kib(used), style="bold red" if over else "bold"),
+        _share(used, budget), _kib(predicted) if predicted else "", _deviation(used, predicted),
+        _bar(used, budget),
+    )  # fmt: skip
+    for part, size in parts.items():
+        if size == 0 and not predicted_parts.get(part):
+            continue
+        expected = predicted_parts.get(part)
+        table.add_row(
+            f"  {_PART_LABELS.get(part, part)}", _kib(size), _share(size, budget),
+            "" if expected is None else _kib(expected), "", "", style="dim",
+        )  # fmt: skip
+
+
+def _kib(size_bytes: int) -> str:
+    return f"{size_bytes / 1024:,.1f}"
+
+
+def _share(size: int, budget: int | None) -> str:
+    return f"{100 * size / budget:.1f} %" if budget else ""
+
+
+def _deviation(used: int, predicted: int) -> Text:
+    if not predicted:
+        return Text("")
+    percent = 100 * (used - predicted) / predicted
+    style = "yellow" if abs(percent) > _NOTABLE_DEVIATION else ""
+    return Text(f"{percent:+.1f} %", style=style)
+
+
+def _bar(used: int, budget: int | None) -> Text:
+    if not budget:
+        return Text("no stated limit", style="dim")
+    filled = min(_BAR_CELLS, round(_BAR_CELLS * used / budget))
+    bar = Text("█" * filled, style="red" if used > budget else "green")
+    bar.append("░" * (_BAR_CELLS - filled), style="dim")
+    return bar.append(f" of {format_bytes(budget)}")
+
+
+def _has_accuracy(accuracy: Accuracy) -> bool:
+    return any(side is not None for side in (accuracy.source, accuracy.deployed, accuracy.device))
+
+
+def _accuracy_table(accuracy: Accuracy) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(f"Accuracy ({accuracy.metric})", min_width=20)
+    for heading in ("", "change", "samples"):
+        table.add_column(heading, justify="right", min_width=9)
+    sides = (
+        ("source", "source model"),
+        ("deployed", "deployed, on host"),
+        ("device", "deployed, on device"),
+    )
+    for side, label in sides:
+        value = getattr(accuracy, side)
+        if value is None:
+            continue
+        change = "" if side == "source" or accuracy.source is None else value - accuracy.source
+        samples = accuracy.samples.get(side)
+        table.add_row(
+            f"  {label}", f"{value:.2f}", change if change == "" else f"{change:+.2f}",
+            "" if samples is None else f"{samples:,}",
+        )  # fmt: skip
+    return table
+
+
+def _facts(result: Result, folder: Path | None) -> Table:
+    """Label and sentence, one fact a line."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(min_width=20, style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, sentence in (
+        ("Cost", _cost(result)),
+        ("Time", _time(result)),
+        ("Verified", _verification(result)),
+        ("Float layers", _float_layers(result)),
+        ("Plan", _plan(result)),
+    ):
+        if sentence:
+            table.add_row(label, sentence)
+    for note in result.notes:
+        table.add_row("Note", Text(note))
+    if folder is not None:
+        table.add_row("Files", Text(f"{folder}/"))
+    return table
+
+
+def _cost(result: Result) -> Text:
+    macs = f"{format_count(result.macs)} MACs" if result.macs else ""
+    if result.instructions is None:
+        return Text(macs)
+    kind = f"exact, {result.label}" + (f" on {result.device}" if result.device else "")
+    text = Text(f"{result.instructions:,}", style="bold")
+    text.append(f" instructions an inference ({kind})", style="not bold")
+    return text.append(f", {macs}" if macs else "", style="not bold")
+
+
+def _time(result: Result) -> Text | None:
+    if result.label == "measured on device" and result.latency_us is not None:
+        device = f" on {result.device}" if result.device else ""
+        return Text(f"{format_us(result.latency_us)} an inference, measured{device}")
+    if result.time_estimate is not None:
+        estimate = result.time_estimate
+        low, high = format_us(estimate.low_us), format_us(estimate.high_us)
+        clock_mhz = estimate.clock_hz / 1e6
+        return Text(
+            f"{low} to {high} at {clock_mhz:g} MHz: an estimate, not a measurement "
+            f"({estimate.source})"
+        )
+    return Text("compiled, not run") if result.label == "compiled, not run" else None
+
+
+def _verification(result: Result) -> Text:
+    checked = result.verified
+    if checked.first_difference is not None:
+        difference = checked.first_difference
+        sides = " and ".join(
+            f"{side} {value:g}"
+            for side, value in zip(difference.sides, difference.values, strict=True)
+        )
+        where = f"{difference.layer} element {list(difference.element)}"
+        return Text(f"differs first at {where}: {sides}", style="red")
+    if not checked.samples:
+        return Text("not run", style="yellow")
+    kind = "bit-exact" if checked.exact else "within the float tolerance"
+    layers = "layer" if checked.layers == 1 else "layers"
+    samples = "sample" if checked.samples == 1 else "samples"
+    return Text(
+        f"{kind}: {' = '.join(checked.sides)}, "
+        f"{checked.layers} {layers} × {checked.samples} {samples}",
+        style="green" if checked.exact else "",
+    )
+
+
+def _float_layers(result: Result) -> Text | None:
+    layers = result.float_layers
+    if not layers:
+        return None
+    listed = ", ".join(layers[:_LISTED_FLOAT_LAYERS])
+    more = len(layers) - _LISTED_FLOAT_LAYERS
+    return Text(f"{len(layers)}: {listed}" + (f" and {more} more" if more > 0 else ""), "yellow")
+
+
+def _plan(result: Result) -> Text | None:
+    plan = result.plan
+    if plan is None:
+        return None
+    done = ["int8"]
+    if plan.widths:
+        done.append(f"{len(plan.widths)} channel groups narrowed")
+    if plan.low_rank:
+        done.append(f"{len(plan.low_rank)} layers factorized")
+    if plan.finetune_steps:
+        done.append(f"{plan.finetune_steps} fine-tuning steps")
+    seconds = sum(result.seconds.values())
+    took = f"; {seconds:.0f} s in all" if seconds else ""
+    return Text(f"{', '.join(done)} (seed {plan.seed}, effort {plan.effort}){took}")
