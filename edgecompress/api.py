@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgecompress.errors import BadInput
 from edgecompress.deploy import DeployOptions, Precision, Requantize
+from edgecompress.errors import BadInput
 from edgecompress.flow import Effort, Job, Stopwatch, fit_rounds, image_result
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import ImageManifest, Measurement, Plan, Result
