@@ -1,0 +1,249 @@
+"""From a placed program to the files that ship: library, header, firmware and manifest."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import jinja2
+
+from edgecompress.errors import BuildFailed, DoesNotFit, UnwritableOutput
+from edgecompress.link.sizes import read_sizes, write_flash_images
+from edgecompress.link.toolchain import (
+    ToolchainRefused,
+    archive,
+    compile_c,
+    run_zig,
+    target_flags,
+)
+from edgecompress.lower.codegen import build_object
+from edgecompress.lower.emit import WEIGHTS_FILE, emit_c, emit_weights
+from edgecompress.lower.memory.arena import memory_map
+from edgecompress.lower.program import Program
+from edgecompress.paths import shipped
+from edgecompress.records import ImageManifest, LayerReport, sha256_file
+from edgecompress.target.schema import DeviceProfile
+from edgecompress.units import format_bytes
+
+_OVERFLOW = re.compile(
+    r"section '([^']+)' will not fit in region '([^']+)': overflowed by (\d+) bytes"
+)
+_MANIFEST = "image.json"
+
+
+def build_image(
+    program: Program, profile: DeviceProfile, folder: Path, *, model_hash: str
+) -> ImageManifest:
+    """Compiles, links and measures; everything appears in `folder` only once all of it exists.
+
+    Writes lib/libmodel.a and lib/model.h; firmware.elf, .bin and .hex for a microcontroller, or
+    the static executable `firmware` for a host; and image.json last.
+
+    Args:
+        program: with its arena placed.
+        profile: kind "mcu" or "host".
+        folder: made when missing; files of other names in it are left alone.
+        model_hash: sha256 in hex of the model, kept in the image and the manifest.
+
+    Raises:
+        DoesNotFit: the linker ran out of a region; says which and by how many bytes.
+        BuildFailed: TVM or the C toolchain refused.
+        UnwritableOutput: the files could not be put into `folder`.
+    """
+    if profile.kind == "cuda":
+        raise BuildFailed(
+            f"{profile.name} has no bare-metal image.",
+            next_step="CUDA targets are built as a package by engines.tvm.",
+        )
+    with tempfile.TemporaryDirectory(prefix="edgecompress-") as scratch:
+        work = Path(scratch)
+        build_library(program, profile, work, model_hash=model_hash)
+        firmware = _link_firmware(program, profile, work)
+        files = ["lib/libmodel.a", "lib/model.h", firmware]
+        if profile.kind == "mcu":
+            write_flash_images(work / firmware, work / "firmware.bin", work / "firmware.hex")
+            files += ["firmware.bin", "firmware.hex"]
+        manifest = _manifest(program, profile, work / firmware, model_hash)
+        (work / _MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        _move_into_place(work, folder, [*files, _MANIFEST])
+    return manifest
+
+
+def build_library(
+    program: Program, profile: DeviceProfile, folder: Path, *, model_hash: str
+) -> None:
+    """lib/libmodel.a and lib/model.h in `folder`: kernels, weights and the C that drives them.
+
+    Raises:
+        BuildFailed: TVM or the C toolchain refused.
+    """
+    header, source = emit_c(program, model_hash=model_hash)
+    assembly, weights = emit_weights(program)
+    library = folder / "lib"
+    library.mkdir(parents=True, exist_ok=True)
+    (library / "model.h").write_text(header, encoding="ascii")
+    (library / "model.c").write_text(source, encoding="ascii")
+    (library / "weights.S").write_text(assembly, encoding="ascii")
+    (library / WEIGHTS_FILE).write_bytes(weights)
+    objects = ["kernels.o", *compile_c(["model.c", "weights.S"], [], profile, folder=library)]
+    (library / "kernels.o").write_bytes(
+        build_object(program.functions, dict(profile.toolchain.llvm))
+    )
+    archive(objects, "libmodel.a", folder=library)
+
+
+def _link_firmware(program: Program, profile: DeviceProfile, work: Path) -> str:
+    """Compiles the runner and its port, links them with the library; returns the file's name."""
+    sources = _copy_runtime(profile, work)
+    flags = ["-Iruntime/core", "-Ilib", *_port_defines(profile)]
+    objects = compile_c(sources, flags, profile, folder=work)
+    firmware = "firmware.elf" if profile.kind == "mcu" else "firmware"
+    arguments = ["cc", *target_flags(profile), "-Os", "-Wl,--gc-sections", "-Wl,--build-id=none"]
+    if profile.kind == "mcu":
+        script = linker_script(profile, alignment=program.arena_alignment)
+        (work / "memory.ld").write_text(script, encoding="ascii")
+        arguments += ["-nostdlib", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
+        libraries = ["-lcompiler_rt"]
+    else:
+        arguments += ["-static", "-Wl,-T,runtime/startup/host.ld"]
+        libraries = ["-lm"]
+    try:
+        run_zig(
+            [*arguments, *objects, "lib/libmodel.a", *libraries, "-o", firmware],
+            folder=work,
+            what=f"linking {firmware} for {profile.name}",
+        )
+    except ToolchainRefused as refusal:
+        _raise_if_too_big(refusal.output, program, profile)
+        raise
+    return firmware
+
+
+def _port_defines(profile: DeviceProfile) -> list[str]:
+    """What runtimes/core/port.h lists, from the profile."""
+    console = profile.console
+    defines = [
+        f'-DPORT_TARGET_NAME="{profile.name}"',
+        f"-DPORT_CLOCK_HZ={profile.core.clock_hz}u",
+    ]
+    if profile.kind == "mcu":
+        defines += [
+            f"-DPORT_UART_BASE={console.base_address:#x}u",
+            f"-DPORT_TIMER_BASE={console.timer_address:#x}u",
+            f"-DPORT_BAUD={console.baud}u",
+        ]
+    if console.timer == "counter":
+        defines.append("-DPORT_TIMER_COUNTS_UP")
+    return defines
+
+
+def linker_script(profile: DeviceProfile, *, alignment: int) -> str:
+    """memory.ld for a microcontroller: its regions, and one section a line of the size report.
+
+    Code, constants and initial data go to the first flash region, variables and stack to the
+    first RAM region, the arena to the largest RAM region.
+    """
+    template = (shipped("runtimes") / "startup" / "memory.ld.j2").read_text(encoding="utf-8")
+    ram_regions = [region for region in profile.regions if region.kind == "ram"]
+    return jinja2.Template(
+        template, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    ).render(
+        profile=profile,
+        flash=profile.region("flash"),
+        ram=profile.region("ram"),
+        arena=max(ram_regions, key=lambda region: region.size),
+        alignment=alignment,
+    )
+
+
+def _copy_runtime(profile: DeviceProfile, work: Path) -> list[str]:
+    """The runtime's sources under `work`/runtime, so that the compiler sees relative names only."""
+    runtimes = shipped("runtimes")
+    folders = ["core", f"ports/{profile.console.port}", "startup"]
+    for folder in folders:
+        shutil.copytree(runtimes / folder, work / "runtime" / folder)
+    if profile.kind != "mcu":
+        folders.remove("startup")
+    sources = []
+    for folder in folders:
+        here = sorted((work / "runtime" / folder).glob("*.c"))
+        sources += [str(path.relative_to(work)) for path in here]
+    return sources
+
+
+def _raise_if_too_big(output: str, program: Program, profile: DeviceProfile) -> None:
+    """Turns lld's "will not fit" into DoesNotFit, naming the region most overrun."""
+    overflows = [
+        (int(count), section, region) for section, region, count in _OVERFLOW.findall(output)
+    ]
+    if not overflows:
+        return
+    by_bytes, _, name = max(overflows)
+    region = next(item for item in profile.regions if item.name == name)
+    peak = memory_map(program).peak_step
+    if region.kind == "ram":
+        cause = f"the arena takes {format_bytes(program.arena_bytes)}, most at step '{peak}'"
+    else:
+        cause = f"the weights take {format_bytes(program.constant_bytes)}"
+    raise DoesNotFit(
+        f"{program.name} is {by_bytes} bytes ({format_bytes(by_bytes)}) too big for "
+        f"{profile.name}'s {name} region of {format_bytes(region.size)}; {cause}.",
+        resource=region.kind,
+        needed=region.size + by_bytes,
+        limit=region.size,
+        next_step="Let `edgecompress fit` shrink the model, or choose a larger target.",
+    ) from None
+
+
+def _manifest(
+    program: Program, profile: DeviceProfile, firmware: Path, model_hash: str
+) -> ImageManifest:
+    layers = []
+    for index, step in enumerate(program.steps):
+        output = program.buffers[step.output]
+        layers.append(
+            LayerReport(
+                index=index,
+                name=step.name,
+                kernel=step.function,
+                output_shape=output.shape,
+                output_dtype=output.dtype,
+                location=output.location,
+                offset_bytes=output.offset_bytes if output.location == "arena" else 0,
+                size_bytes=output.size_bytes,
+                macs=step.macs,
+                is_float=step.is_float,
+            )
+        )
+    return ImageManifest(
+        model_name=program.name,
+        target=profile.name,
+        model_hash=model_hash,
+        firmware_hash=sha256_file(firmware),
+        firmware=firmware.name,
+        inputs=program.inputs,
+        outputs=program.outputs,
+        layers=tuple(layers),
+        memory=memory_map(program),
+        size=read_sizes(firmware, profile),
+        requantize=program.requantize,
+    )
+
+
+def _move_into_place(work: Path, folder: Path, names: list[str]) -> None:
+    """Each file is copied beside its final name and renamed over it; the manifest comes last."""
+    try:
+        for name in names:
+            final = folder / name
+            final.parent.mkdir(parents=True, exist_ok=True)
+            partial = final.with_name(f".{final.name}.partial")
+            shutil.copy(work / name, partial)
+            os.replace(partial, final)
+    except OSError as error:
+        raise UnwritableOutput(
+            f"{folder} cannot take the image: {error.strerror or error}.",
+            next_step="Give a folder you can write to with --output.",
+        ) from None

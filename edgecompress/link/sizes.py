@@ -1,0 +1,117 @@
+"""What a linked image occupies, read from its ELF file: the only source of "it fits"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+from intelhex import IntelHex
+
+from edgecompress.records import SizeReport
+from edgecompress.target.schema import DeviceProfile
+
+_FLASH_PARTS = ("weights", "kernels", "model", "runtime", "vectors", "data")
+_RAM_PARTS = ("arena", "scratch", "static", "io", "stack")
+_PART_OF_SECTION = {
+    ".vectors": "vectors",
+    ".weights": "weights",
+    ".kernels": "kernels",
+    ".kernel_tables": "kernels",
+    ".model": "model",
+    ".model_tables": "model",
+    ".model_arena": "arena",
+    ".model_io": "io",
+    ".stack": "stack",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """An allocated section; `loaded` ones have bytes in flash (at `load_address`)."""
+
+    name: str
+    address: int
+    load_address: int
+    size: int
+    loaded: bool
+    writable: bool
+
+
+def allocated_sections(elf: Path) -> list[Section]:
+    """Every section of the image that occupies memory on the device."""
+    with elf.open("rb") as file:
+        image = ELFFile(file)
+        segments = [item for item in image.iter_segments() if item["p_type"] == "PT_LOAD"]
+        sections = []
+        for section in image.iter_sections():
+            flags, size = section["sh_flags"], section["sh_size"]
+            if not flags & 0x2 or size == 0:  # SHF_ALLOC
+                continue
+            address = section["sh_addr"]
+            shift = next(
+                (
+                    segment["p_paddr"] - segment["p_vaddr"]
+                    for segment in segments
+                    if segment["p_vaddr"] <= address < segment["p_vaddr"] + segment["p_memsz"]
+                ),
+                0,
+            )
+            loaded = section["sh_type"] != "SHT_NOBITS"
+            writable = bool(flags & 0x1)  # SHF_WRITE
+            sections.append(Section(section.name, address, address + shift, size, loaded, writable))
+        return sections
+
+
+def read_sizes(elf: Path, profile: DeviceProfile) -> SizeReport:
+    """Flash by section and RAM by part; on a microcontroller each with the padding before it.
+
+    So the flash sections of an mcu image add up to the length of its `.bin`, and the RAM parts to
+    the span the linker laid out. A host's loader pads pages as it likes: there only sizes count.
+    """
+    sections = allocated_sections(elf)
+    padded = profile.kind == "mcu"
+    flash = dict.fromkeys(_FLASH_PARTS, 0)
+    in_flash = [(item.load_address, item) for item in sections if item.loaded]
+    for section, charged in _charged(in_flash, profile, "flash", padded=padded):
+        fallback = "data" if section.writable else "runtime"
+        flash[_PART_OF_SECTION.get(section.name, fallback)] += charged
+    ram = dict.fromkeys(_RAM_PARTS, 0)
+    in_ram = [(item.address, item) for item in sections if item.writable or not item.loaded]
+    for section, charged in _charged(in_ram, profile, "ram", padded=padded):
+        ram[_PART_OF_SECTION.get(section.name, "static")] += charged
+    if profile.kind != "mcu":
+        ram["stack"] = profile.stack_reserve
+    return SizeReport(flash_sections=flash, ram_parts=ram)
+
+
+def write_flash_images(elf: Path, binary: Path, intel_hex: Path) -> None:
+    """The loaded bytes at their flash addresses as a raw `.bin` and an Intel `.hex`.
+
+    The `.bin` begins at the lowest loaded address; gaps are 0xFF, as erased flash reads.
+    """
+    memory = IntelHex()
+    memory.padding = 0xFF
+    with elf.open("rb") as file:
+        for segment in ELFFile(file).iter_segments():
+            if segment["p_type"] == "PT_LOAD" and segment["p_filesz"]:
+                memory.frombytes(segment.data(), offset=segment["p_paddr"])
+    binary.write_bytes(memory.tobinstr())
+    with intel_hex.open("w", encoding="ascii", newline="\n") as file:
+        memory.write_hex_file(file)
+
+
+def _charged(
+    placed: list[tuple[int, Section]], profile: DeviceProfile, kind: str, *, padded: bool
+) -> list[tuple[Section, int]]:
+    """Each section with its size, and where asked the gap to the section below it."""
+    result = []
+    ends = {region.origin: region.origin for region in profile.regions if region.kind == kind}
+    for address, section in sorted(placed, key=lambda pair: pair[0]):
+        charged = section.size
+        if padded:
+            origin = max((start for start in ends if start <= address), default=address)
+            charged = address + section.size - ends.get(origin, address)
+            ends[origin] = address + section.size
+        result.append((section, charged))
+    return result
