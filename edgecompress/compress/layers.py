@@ -75,17 +75,15 @@ def layer_name(node: torch.fx.Node) -> str:
 
 
 def input_nodes(node: torch.fx.Node) -> list[torch.fx.Node]:
-    """The activations a node reads, in argument order."""
-    return list(node.all_input_nodes)
+    """The activations a node reads, in argument order (x + x lists x twice)."""
+    found: list[torch.fx.Node] = []
+    torch.fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """One filter a channel: groups equal to both channel counts."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.groups > 1
-        and module.groups == module.in_channels == module.out_channels
-    )
+    """Each input channel has its own filters and meets no other."""
+    return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels
 
 
 def replace_module(graph: torch.fx.GraphModule, name: str, module: nn.Module) -> None:

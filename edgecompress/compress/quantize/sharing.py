@@ -80,7 +80,7 @@ def _owner(owner: dict[torch.fx.Node, torch.fx.Node], node: torch.fx.Node) -> to
 def _join(
     owner: dict[torch.fx.Node, torch.fx.Node], first: torch.fx.Node, second: torch.fx.Node
 ) -> None:
-    """Makes the owner `first` and whatever owns `second` one; the earlier tensor stays the owner."""
+    """Makes the owner `first` and the owner of `second` one; the earlier stays owner."""
     root = _owner(owner, second)
     if root is second:
         owner[second] = first
