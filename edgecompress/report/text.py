@@ -99,13 +99,15 @@ def _add_resource(
         _bar(used, budget),
     )  # fmt: skip
     for part, size in parts.items():
-        if size == 0 and not predicted_parts.get(part):
-            continue
         expected = predicted_parts.get(part)
         table.add_row(
             f"  {_PART_LABELS.get(part, part)}", _kib(size), _share(size, budget),
             "" if expected is None else _kib(expected), "", "", style="dim",
         )  # fmt: skip
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _kib(size_bytes: int) -> str:
@@ -151,13 +153,22 @@ def _accuracy_table(accuracy: Accuracy) -> Table:
         value = getattr(accuracy, side)
         if value is None:
             continue
-        change = "" if side == "source" or accuracy.source is None else value - accuracy.source
         samples = accuracy.samples.get(side)
         table.add_row(
-            f"  {label}", f"{value:.2f}", change if change == "" else f"{change:+.2f}",
+            f"  {label}", f"{value:.2f}", _accuracy_change(accuracy, side),
             "" if samples is None else f"{samples:,}",
         )  # fmt: skip
     return table
+
+
+def _accuracy_change(accuracy: Accuracy, side: str) -> str:
+    """Points against the source model; a subset of its samples has no comparable change."""
+    value = getattr(accuracy, side)
+    if side == "source" or accuracy.source is None:
+        return ""
+    if accuracy.samples.get(side) != accuracy.samples.get("source"):
+        return "subset"
+    return f"{value - accuracy.source:+.2f}"
 
 
 def _facts(result: Result, folder: Path | None) -> Table:
@@ -169,6 +180,7 @@ def _facts(result: Result, folder: Path | None) -> Table:
         ("Cost", _cost(result)),
         ("Time", _time(result)),
         ("Verified", _verification(result)),
+        ("Against source", _against_source(result)),
         ("Float layers", _float_layers(result)),
         ("Plan", _plan(result)),
     ):
@@ -177,15 +189,21 @@ def _facts(result: Result, folder: Path | None) -> Table:
     for note in result.notes:
         table.add_row("Note", Text(note))
     if folder is not None:
-        table.add_row("Files", Text(f"{folder}/"))
+        table.add_row("Files", _files(folder))
     return table
+
+
+def _files(folder: Path) -> Text:
+    names = sorted(f"{p.name}/" if p.is_dir() else p.name for p in folder.iterdir())
+    return Text(f"{folder}/: {', '.join(names)}" if names else f"{folder}/")
 
 
 def _cost(result: Result) -> Text:
     macs = f"{format_count(result.macs)} MACs" if result.macs else ""
     if result.instructions is None:
         return Text(macs)
-    kind = f"exact, {result.label}" + (f" on {result.device}" if result.device else "")
+    label = "exact, emulated" if result.label == "emulated instructions" else result.label
+    kind = label + (f" on {result.device}" if result.device else "")
     text = Text(f"{result.instructions:,}", style="bold")
     text.append(f" instructions an inference ({kind})", style="not bold")
     return text.append(f", {macs}" if macs else "", style="not bold")
@@ -218,14 +236,25 @@ def _verification(result: Result) -> Text:
         return Text(f"differs first at {where}: {sides}", style="red")
     if not checked.samples:
         return Text("not run", style="yellow")
-    kind = "bit-exact" if checked.exact else "within the float tolerance"
-    layers = "layer" if checked.layers == 1 else "layers"
-    samples = "sample" if checked.samples == 1 else "samples"
+    kind = "bit-exact" if checked.exact else "not bit-exact"
+    layers, samples = _counted(checked.layers, "layer"), _counted(checked.samples, "sample")
     return Text(
-        f"{kind}: {' = '.join(checked.sides)}, "
-        f"{checked.layers} {layers} × {checked.samples} {samples}",
-        style="green" if checked.exact else "",
+        f"{kind}: {' = '.join(checked.sides)}, {layers} × {samples}",
+        style="green" if checked.exact else "red",
     )
+
+
+def _against_source(result: Result) -> Text | None:
+    compared = result.against_source
+    if compared is None:
+        return None
+    text = (
+        f"outputs differ from {compared.reference} by {compared.mean_abs_error:.3g} on average, "
+        f"{compared.max_abs_error:.3g} at most ({_counted(compared.samples, 'sample')})"
+    )
+    if compared.top1_agreement_percent is not None:
+        text += f"; same top-1 on {compared.top1_agreement_percent:.1f} %"
+    return Text(text)
 
 
 def _float_layers(result: Result) -> Text | None:
@@ -243,11 +272,11 @@ def _plan(result: Result) -> Text | None:
         return None
     done = ["int8"]
     if plan.widths:
-        done.append(f"{len(plan.widths)} channel groups narrowed")
+        done.append(f"{_counted(len(plan.widths), 'channel group')} narrowed")
     if plan.low_rank:
-        done.append(f"{len(plan.low_rank)} layers factorized")
+        done.append(f"{_counted(len(plan.low_rank), 'layer')} factorized")
     if plan.finetune_steps:
-        done.append(f"{plan.finetune_steps} fine-tuning steps")
+        done.append(_counted(plan.finetune_steps, "fine-tuning step"))
     seconds = sum(result.seconds.values())
     took = f"; {seconds:.0f} s in all" if seconds else ""
     return Text(f"{', '.join(done)} (seed {plan.seed}, effort {plan.effort}){took}")
