@@ -29,8 +29,13 @@ class Kernel(Protocol):
     every bit.
     """
 
-    op: str
-    macs: int
+    @property
+    def op(self) -> str:
+        """The operator's name in reports: conv2d, depthwise_conv2d, dense, ..."""
+        ...
+
+    @property
+    def macs(self) -> int: ...
 
     def compute(self, *tensors: Any) -> Any:
         """TE expression of the output from the activation and constant tensors."""

@@ -8,15 +8,16 @@ To add an operator write one file here with
         op: str = "activation"
         macs: int = 0
         def compute(self, x, table): ...          # TE; activations first, then constants
-        def schedule(self, schedule, name): ...   # TIR, in place; `pass` keeps the loops as they are
+        def schedule(self, schedule, name): ...   # TIR, in place; `pass` keeps the loops
         def reference(self, x, table): ...        # the same numbers in numpy
 
     def match(graph: Graph, value: relax.Var) -> Match | None: ...
 
 and put `match` in `kernels/__init__.py`'s list; the first matcher that answers wins.
 
-`value` is an int8 value of the imported graph (a *cut point*). A matcher looks back from it, usually
-through `graph.output(value)`, as far as the next int8 values, which it names in `Match.inputs`:
+`value` is an int8 value of the imported graph (a *cut point*). A matcher looks back from it,
+usually through `graph.output(value)`, as far as the next int8 values, which it names in
+`Match.inputs`:
 
     output = graph.output(value)                  # quantize, and the activation folded into bounds
     if output is None or graph.op(output.source) != "nn.softmax": return None
@@ -24,11 +25,11 @@ through `graph.output(value)`, as far as the next int8 values, which it names in
     if x is None: return None
     return Match(Softmax(graph.device_shape(value), ...), (x.value,), (table,))
 
-Shapes and axes: the device keeps every 4-D tensor in NHWC, whatever the source's layout. Kernels see
-device shapes only: use `graph.device_shape(expr)` and `graph.device_axis(expr, axis)`.
+Shapes and axes: the device keeps every 4-D tensor in NHWC, whatever the source's layout. Kernels
+see device shapes only: use `graph.device_shape(expr)` and `graph.device_axis(expr, axis)`.
 
-Kernels must be hashable and compare by content: equal kernels share one function. Values that differ
-from call to call without changing the code (weights, biases, tables) belong in `Match.constants`.
+Kernels must be hashable and compare by content: equal kernels share one function. Values that
+differ from call to call without changing the code (weights, tables) belong in `Match.constants`.
 
 A matcher that recognises the operator but cannot take this use of it raises `CannotMatch` with the
 reason, which the user reads when the whole model's unsupported operators are listed.

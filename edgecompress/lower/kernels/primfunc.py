@@ -1,0 +1,34 @@
+"""A kernel becomes a scheduled TIR function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import tvm
+from tvm import s_tir, te
+
+if TYPE_CHECKING:
+    from tvm import tirx
+
+    from edgecompress.lower.program import Kernel
+
+
+def build_function(
+    kernel: Kernel, arguments: Sequence[tuple[tuple[int, ...], str]], name: str
+) -> tirx.PrimFunc:
+    """The scheduled PrimFunc of a kernel, its symbol `name`.
+
+    Args:
+        arguments: (shape, dtype) of each argument of `kernel.compute`: activations, then constants.
+            The output is appended as the last parameter.
+    """
+    placeholders = [
+        te.placeholder(shape, dtype, name=f"argument_{index}")
+        for index, (shape, dtype) in enumerate(arguments)
+    ]
+    output = kernel.compute(*placeholders)
+    function = te.create_prim_func([*placeholders, output])
+    schedule = s_tir.Schedule(tvm.IRModule({name: function.with_attr("global_symbol", name)}))
+    kernel.schedule(schedule, name)
+    return schedule.mod[name]
