@@ -6,7 +6,7 @@ was linked corrects them (`cost.corrections_from`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edgecompress.target.schema import DeviceProfile
 
@@ -42,7 +42,8 @@ class CodeTable:
     model_step_bytes: int = 40
     static_bytes: int = 512
     stack_bytes: int = 640
-    unknown_kernel_bytes: int = field(default=500)
+    unknown_kernel_bytes: int = 500
+    instructions_per_mac: float = 3.0
 
     def kernel(self, op: str) -> int:
         return self.kernel_bytes.get(op, self.unknown_kernel_bytes)

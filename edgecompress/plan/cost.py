@@ -1,4 +1,4 @@
-"""What an image will weigh, before there is one: the same accounts the linker and arena planner keep.
+"""What an image will weigh before there is one: the accounts the linker and arena planner keep.
 
 Constants and the arena are exact (same rules, same placement routine as the compiler's); code,
 runtime and stack come from `code_size` and are corrected by images already linked.
@@ -6,15 +6,16 @@ runtime and stack come from `code_size` and are corrected by images already link
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
 from edgecompress.lower.memory.arena import plan_offsets
 from edgecompress.lower.memory.lifetimes import Lifetime, peak_live
 from edgecompress.model.trainable import Trainable
-from edgecompress.plan.code_size import code_table
 from edgecompress.plan.network import LINEAR_OPS, Network, Part, PlannedStep, Tensor, read_network
-from edgecompress.records import LowRank, Prediction, SizeReport
+from edgecompress.plan.program_cost import Corrections, assemble, corrections_from
+from edgecompress.records import LowRank, Prediction
 from edgecompress.target.schema import DeviceProfile
 
 CHANNEL_CONSTANT_BYTES = 8
@@ -23,8 +24,8 @@ CHANNEL_CONSTANT_BYTES = 8
 TABLE_BYTES = {"softmax": 1024}
 ARENA_ALIGNMENT = 16
 NO_WIDTHS: dict[str, int] = {}
-Corrections = Mapping[str, float]
-"""Part ("flash.kernels", "ram.stack") -> measured bytes over predicted bytes."""
+
+__all__ = ["Corrections", "corrections_from", "evaluate", "expand", "predict"]
 
 
 def predict(
@@ -43,55 +44,20 @@ def evaluate(
 ) -> Prediction:
     """The same for a network at other widths (by coupled group) and ranks (by layer)."""
     network = expand(network, low_rank or {})
-    table = code_table(profile)
     steps = network.steps
-    flash = {
-        "weights": sum(constant_bytes(network, step, widths) for step in steps),
-        "kernels": sum(table.kernel(step.op) for step in steps),
-        "model": table.model_bytes + table.model_step_bytes * len(steps),
-        "runtime": table.runtime_bytes,
-        "vectors": table.vectors_bytes,
-        "data": table.data_bytes,
-    }
     lifetimes = list(arena_lifetimes(network, widths).values())
-    _, arena_bytes = plan_offsets(lifetimes, ARENA_ALIGNMENT)
     ends = (network.tensors[network.input], network.tensors[network.output])
-    ram = {
-        "arena": arena_bytes,
-        "scratch": 0,
-        "static": table.static_bytes,
-        "io": sum(tensor.size_bytes(widths) for tensor in ends),
-        "stack": table.stack_bytes,
-    }
-    flash = _corrected("flash", flash, corrections or {})
-    ram = _corrected("ram", ram, corrections or {})
-    peak = peak_live(lifetimes)[0]
-    return Prediction(
-        flash_bytes=sum(flash.values()),
-        ram_bytes=sum(ram.values()),
-        flash_parts=flash,
-        ram_parts=ram,
-        peak_step=steps[peak].name if steps else "",
+    return assemble(
+        profile,
+        operators=[step.op for step in steps],
+        names=[step.name for step in steps],
+        constant_bytes=sum(constant_bytes(network, step, widths) for step in steps),
+        arena_bytes=plan_offsets(lifetimes, ARENA_ALIGNMENT)[1],
+        io_bytes=sum(tensor.size_bytes(widths) for tensor in ends),
+        peak=peak_live(lifetimes)[0],
         macs=sum(step_macs(network, step, widths) for step in steps),
+        corrections=corrections,
     )
-
-
-def corrections_from(predicted: Prediction, measured: SizeReport) -> dict[str, float]:
-    """Factors that would have made `predicted` right, for the next prediction."""
-    pairs = [("flash", predicted.flash_parts, measured.flash_sections)]
-    pairs.append(("ram", predicted.ram_parts, measured.ram_parts))
-    return {
-        f"{kind}.{part}": real[part] / guess
-        for kind, guesses, real in pairs
-        for part, guess in guesses.items()
-        if guess > 0 and part in real
-    }
-
-
-def _corrected(kind: str, parts: dict[str, int], corrections: Corrections) -> dict[str, int]:
-    return {
-        part: round(size * corrections.get(f"{kind}.{part}", 1.0)) for part, size in parts.items()
-    }
 
 
 def weight_count(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:
@@ -139,7 +105,8 @@ def arena_lifetimes(network: Network, widths: Mapping[str, int]) -> dict[str, Li
 def expand(network: Network, low_rank: Mapping[str, LowRank]) -> Network:
     """The network with each named layer replaced by its factors.
 
-    "svd" (r,): dense in -> r -> out. "tucker2" (a, b): 1x1 in -> a, the filter a -> b, 1x1 b -> out.
+    "svd" (r,): dense in -> r -> out.
+    "tucker2" (a, b): 1x1 in -> a, the filter a -> b, 1x1 b -> out.
     """
     if not low_rank:
         return network
@@ -156,7 +123,7 @@ def expand(network: Network, low_rank: Mapping[str, LowRank]) -> Network:
         ]
         tensors |= {tensor.name: tensor for tensor in inner}
         names = [step.inputs[0], *(tensor.name for tensor in inner), step.output]
-        for index, (source, target) in enumerate(zip(names, names[1:], strict=False)):
+        for index, (source, target) in enumerate(itertools.pairwise(names)):
             is_core = len(inner) == 2 and index == 1
             is_last = target == step.output
             steps.append(

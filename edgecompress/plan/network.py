@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx, nn
 
-from edgecompress.compress.layers import kind_of, layer_name, module_of
+from edgecompress.compress.layers import is_depthwise, kind_of, layer_name, module_of
 from edgecompress.model.trainable import Trainable
 
 LINEAR_OPS = ("conv2d", "depthwise_conv2d", "dense")
@@ -192,11 +192,13 @@ class _Reader:
         module, layer = module_of(node), layer_name(node)
         if isinstance(module, nn.Conv2d):
             taps, groups, out = _area(module.kernel_size), module.groups, module.out_channels
-            op = "depthwise_conv2d" if 1 < groups == module.in_channels else "conv2d"
+            op = "depthwise_conv2d" if is_depthwise(module) else "conv2d"
         else:
             assert isinstance(module, nn.Linear)
             taps, groups, out, op = 1, 1, module.out_features, "dense"
-        parts = (Part(self.owners.get(layer), out),)
+        # A depthwise layer narrows with its input; every other one has channels of its own.
+        own = (Part(self.owners.get(layer), out),)
+        parts = None if op == "depthwise_conv2d" else own
         self.step(node, op, parts, layer=layer, taps=taps, channel_groups=groups)
 
     def fold_or_step(self, node: fx.Node, hosts: tuple[str, ...], op: str) -> None:

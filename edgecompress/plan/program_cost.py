@@ -1,40 +1,101 @@
-"""The image's size from its lowered program: before the link, for models that need no plan."""
+"""What the image of an already lowered program will weigh: no model graph and no torch needed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from edgecompress.lower.memory.lifetimes import arena_buffers, peak_live
 from edgecompress.lower.program import Program
 from edgecompress.plan.code_size import code_table
-from edgecompress.records import Prediction
+from edgecompress.records import Prediction, SizeReport
 from edgecompress.target.schema import DeviceProfile
+
+Corrections = Mapping[str, float]
+"""Part ("flash.kernels", "ram.stack") -> measured bytes over predicted bytes."""
 
 
 def predict_program(program: Program, profile: DeviceProfile) -> Prediction:
-    """Constants, arena and I/O are exact; code, runtime and stack come from the measured table."""
+    """Weights, arena and I/O as the program says; code, runtime and stack from the code table."""
+    lifetimes = [
+        (buffer.size_bytes, buffer.first_step, buffer.last_step)
+        for buffer in arena_buffers(program)
+    ]
+    ends = {*program.input_buffers, *program.output_buffers}
+    return assemble(
+        profile,
+        operators=[step.op for step in program.steps],
+        names=[step.name for step in program.steps],
+        constant_bytes=program.constant_bytes,
+        arena_bytes=program.arena_bytes,
+        io_bytes=sum(program.buffers[name].size_bytes for name in ends),
+        peak=peak_live(lifetimes)[0],
+        macs=program.macs,
+    )
+
+
+def assemble(
+    profile: DeviceProfile,
+    *,
+    operators: Sequence[str],
+    names: Sequence[str],
+    constant_bytes: int,
+    arena_bytes: int,
+    io_bytes: int,
+    peak: int,
+    macs: int,
+    corrections: Corrections | None = None,
+) -> Prediction:
+    """The one account of an image: its steps' operators, the sizes known exactly, the table."""
     table = code_table(profile)
-    kernels = {step.function: step.op for step in program.steps}
     flash = {
-        "weights": program.constant_bytes,
-        "kernels": sum(table.kernel(op) for op in kernels.values()),
-        "model": table.model_bytes + table.model_step_bytes * len(program.steps),
+        "weights": constant_bytes,
+        "kernels": sum(table.kernel(operator) for operator in operators),
+        "model": table.model_bytes + table.model_step_bytes * len(operators),
         "runtime": table.runtime_bytes,
         "vectors": table.vectors_bytes,
         "data": table.data_bytes,
     }
-    io_bytes = sum(
-        program.buffers[name].size_bytes
-        for name in (*program.input_buffers, *program.output_buffers)
-    )
     ram = {
-        "arena": program.arena_bytes,
+        "arena": arena_bytes,
         "scratch": 0,
         "static": table.static_bytes,
         "io": io_bytes,
         "stack": table.stack_bytes,
     }
+    flash = _corrected("flash", flash, corrections or {})
+    ram = _corrected("ram", ram, corrections or {})
     return Prediction(
         flash_bytes=sum(flash.values()),
         ram_bytes=sum(ram.values()),
         flash_parts=flash,
         ram_parts=ram,
-        macs=program.macs,
+        peak_step=names[peak] if names else "",
+        macs=macs,
     )
+
+
+def corrections_from(
+    predicted: Prediction, measured: SizeReport, previous: Corrections | None = None
+) -> dict[str, float]:
+    """Factors that would have made a prediction right, for the next one.
+
+    Args:
+        previous: the corrections `predicted` was made with; the new ones replace them.
+    """
+    pairs = (
+        ("flash", predicted.flash_parts, measured.flash_sections),
+        ("ram", predicted.ram_parts, measured.ram_parts),
+    )
+    factors = dict(previous or {})
+    for kind, guesses, real in pairs:
+        for part, guess in guesses.items():
+            if guess > 0 and part in real:
+                key = f"{kind}.{part}"
+                factors[key] = real[part] / guess * factors.get(key, 1.0)
+    return factors
+
+
+def _corrected(kind: str, parts: dict[str, int], corrections: Corrections) -> dict[str, int]:
+    return {
+        part: round(size * corrections.get(f"{kind}.{part}", 1.0)) for part, size in parts.items()
+    }

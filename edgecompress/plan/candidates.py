@@ -1,0 +1,227 @@
+"""A few plans worth training: the joint optimum, the optimum without factorizations, uniform width.
+
+Each is checked with the exact accounts (`cost.evaluate`, offsets included) and the program is
+solved again with tighter limits where its rows were too kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from edgecompress.errors import BadConfig
+from edgecompress.plan.code_size import code_table
+from edgecompress.plan.cost import Corrections, evaluate
+from edgecompress.plan.network import Network
+from edgecompress.plan.solve import Choices, Limits, solve
+from edgecompress.records import Budget, LowRank, Prediction
+from edgecompress.target.schema import DeviceProfile
+
+_ATTEMPTS = 12
+_UNIFORM_STEPS = 64
+_CODE_UNCERTAINTY = 0.04
+_CORRECTED_UNCERTAINTY = 0.005
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`name` says where it comes from: "joint", "widths only", "uniform" or "greedy"."""
+
+    name: str
+    widths: dict[str, int]
+    low_rank: dict[str, LowRank]
+    predicted: Prediction
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One planning task: what may change, what it may cost, and where it must fit."""
+
+    network: Network
+    profile: DeviceProfile
+    budget: Budget
+    corrections: Corrections
+
+    def predict(
+        self, widths: Mapping[str, int], low_rank: Mapping[str, LowRank] | None = None
+    ) -> Prediction:
+        return evaluate(self.network, self.profile, widths, low_rank, self.corrections)
+
+    def macs_limit(self) -> float | None:
+        """The latency budget in MACs.
+
+        Raises:
+            BadConfig: the target has no cycle estimate to turn time into instructions.
+        """
+        if self.budget.latency_us is None:
+            return None
+        core = self.profile.core
+        if core.cycles_per_instruction is None:
+            raise BadConfig(
+                f"Target {self.profile.name} has no cycles_per_instruction, so a latency budget "
+                f"of {self.budget.latency_us:.0f} us cannot be planned for.",
+                next_step="Leave the latency budget out.",
+            )
+        cycles = self.budget.latency_us * 1e-6 * core.clock_hz
+        instructions = cycles / core.cycles_per_instruction[1]
+        return instructions / code_table(self.profile).instructions_per_mac
+
+    def flash_reserve(self, predicted: Prediction) -> float:
+        """Bytes kept free for what the code table may have wrong; constants are exact."""
+        parts = predicted.flash_parts
+        share = _CORRECTED_UNCERTAINTY if self.corrections else _CODE_UNCERTAINTY
+        return share * (predicted.flash_bytes - parts["weights"])
+
+    def ram_reserve(self, predicted: Prediction) -> float:
+        """The same for the stack and the runner's variables; the arena is exact."""
+        share = _CORRECTED_UNCERTAINTY if self.corrections else _CODE_UNCERTAINTY
+        return share * (predicted.ram_parts["stack"] + predicted.ram_parts["static"])
+
+    def flash_over(self, predicted: Prediction) -> float:
+        """Bytes above the flash budget less its reserve; negative when it fits."""
+        if self.budget.flash_bytes is None:
+            return float("-inf")
+        return predicted.flash_bytes + self.flash_reserve(predicted) - self.budget.flash_bytes
+
+    def ram_over(self, predicted: Prediction) -> float:
+        if self.budget.ram_bytes is None:
+            return float("-inf")
+        return predicted.ram_bytes + self.ram_reserve(predicted) - self.budget.ram_bytes
+
+    def macs_over(self, predicted: Prediction) -> float:
+        limit = self.macs_limit()
+        return float("-inf") if limit is None else predicted.macs - limit
+
+    def fits(self, predicted: Prediction) -> bool:
+        overs = (
+            self.flash_over(predicted),
+            self.ram_over(predicted),
+            self.macs_over(predicted),
+        )
+        return max(overs) <= 0
+
+    def fits_exactly(self, predicted: Prediction) -> bool:
+        """Within the budget with nothing kept in reserve."""
+        flash, ram = self.budget.flash_bytes, self.budget.ram_bytes
+        return (
+            (flash is None or predicted.flash_bytes <= flash)
+            and (ram is None or predicted.ram_bytes <= ram)
+            and self.macs_over(predicted) <= 0
+        )
+
+
+def propose(problem: Problem, choices: Choices) -> list[Candidate]:
+    """One to three different candidates that fit, best first by expected damage; [] if none."""
+    found = [
+        optimum(problem, choices, "joint") if choices.ranks else None,
+        optimum(problem, choices.without_ranks(), "widths only"),
+        uniform(problem, choices),
+    ]
+    candidates: list[Candidate] = []
+    for item in found:
+        known = [(other.widths, other.low_rank) for other in candidates]
+        if item is not None and (item.widths, item.low_rank) not in known:
+            candidates.append(item)
+    if not candidates:
+        last = greedy(problem, choices)
+        candidates = [] if last is None else [last]
+    return candidates
+
+
+def optimum(problem: Problem, choices: Choices, name: str) -> Candidate | None:
+    """The program's answer, its limits tightened until the exact accounts agree that it fits."""
+    limits = first_limits(problem)
+    for _ in range(_ATTEMPTS):
+        solution = solve(problem.network, choices, limits)
+        if solution is None:
+            return None
+        predicted = problem.predict(solution.widths, solution.low_rank)
+        if problem.fits(predicted):
+            return Candidate(name, solution.widths, solution.low_rank, predicted)
+        limits = tightened(limits, problem, predicted)
+    return None
+
+
+def first_limits(problem: Problem) -> Limits:
+    """What the budget leaves once everything that no choice changes is paid for."""
+    original = problem.predict({})
+    table = code_table(problem.profile)
+    flash, ram = problem.budget.flash_bytes, problem.budget.ram_bytes
+    fixed_flash = original.flash_bytes - original.flash_parts["weights"]
+    fixed_ram = original.ram_bytes - original.ram_parts["arena"]
+    code_factor = problem.corrections.get("flash.kernels", 1.0)
+    return Limits(
+        constant_bytes=None
+        if flash is None
+        else flash - fixed_flash - problem.flash_reserve(original),
+        arena_bytes=None if ram is None else ram - fixed_ram - problem.ram_reserve(original),
+        macs=problem.macs_limit(),
+        extra_step_bytes=round(
+            (table.kernel("conv2d") + table.model_step_bytes)
+            * code_factor
+            * (1 + _CODE_UNCERTAINTY)
+        ),
+    )
+
+
+def tightened(limits: Limits, problem: Problem, predicted: Prediction) -> Limits:
+    """The limits less what a solution of theirs came out over by."""
+    flash, ram = problem.flash_over(predicted), problem.ram_over(predicted)
+    if limits.constant_bytes is not None and flash > 0:
+        limits = replace(limits, constant_bytes=limits.constant_bytes - flash)
+    if limits.arena_bytes is not None and ram > 0:
+        limits = replace(limits, arena_bytes=limits.arena_bytes - ram)
+    return limits
+
+
+def uniform(problem: Problem, choices: Choices) -> Candidate | None:
+    """The largest common fraction of every group's channels that fits, in steps of 1/64."""
+    for step in range(_UNIFORM_STEPS, 0, -1):
+        widths = {
+            group: max(options[0], rounded(options[-1] * step / _UNIFORM_STEPS, options[-1]))
+            for group, options in choices.widths.items()
+        }
+        predicted = problem.predict(widths)
+        if problem.fits(predicted):
+            return Candidate("uniform", widths, {}, predicted)
+    return None
+
+
+def greedy(problem: Problem, choices: Choices) -> Candidate | None:
+    """The fallback: narrow, one option at a time, whatever saves most per damage, until it fits."""
+    at = {group: len(options) - 1 for group, options in choices.widths.items()}
+
+    def widths(position: Mapping[str, int]) -> dict[str, int]:
+        return {group: choices.widths[group][index] for group, index in position.items()}
+
+    current = problem.predict(widths(at))
+    while not problem.fits(current):
+        best: tuple[float, str, Prediction] | None = None
+        for group, index in at.items():
+            if index == 0:
+                continue
+            trial = problem.predict(widths({**at, group: index - 1}))
+            damages = choices.width_damage[group]
+            gain = _relief(problem, current, trial) / (damages[index - 1] - damages[index] + 1e-9)
+            if best is None or gain > best[0]:
+                best = (gain, group, trial)
+        if best is None:
+            return None
+        _, group, current = best
+        at[group] -= 1
+    return Candidate("greedy", widths(at), {}, current)
+
+
+def _relief(problem: Problem, before: Prediction, after: Prediction) -> float:
+    """How much closer to the budgets a change brings, each overrun in its own fraction."""
+    relief = 1e-6 * (before.flash_bytes - after.flash_bytes)
+    for over in (problem.flash_over, problem.ram_over, problem.macs_over):
+        now = over(before)
+        if now > 0:
+            relief += (now - max(0.0, over(after))) / now
+    return relief
+
+
+def rounded(count: float, full: int) -> int:
+    """A channel count the kernels like: a multiple of 4, never 0, never above `full`."""
+    return min(full, max(min(4, full), int(count) // 4 * 4))

@@ -1,0 +1,148 @@
+"""Why no plan fits: which budget, the least that would do, where, and the cheapest way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgecompress.errors import DoesNotFit
+from edgecompress.plan.candidates import Problem
+from edgecompress.plan.cost import arena_lifetimes, constant_bytes, expand
+from edgecompress.plan.network import Network
+from edgecompress.plan.solve import Choices
+from edgecompress.records import LowRank, Prediction
+from edgecompress.units import format_bytes, format_count, format_us
+
+_TENSORS_NAMED = 4
+
+
+def explain_infeasible(problem: Problem, choices: Choices) -> DoesNotFit:
+    """The error to raise when `propose` found nothing.
+
+    The least need is that of every group at its narrowest, with or without the lowest ranks.
+    """
+    widths = {group: options[0] for group, options in choices.widths.items()}
+    lowest = {
+        layer: min(options, key=lambda option: sum(option.ranks))
+        for layer, options in choices.ranks.items()
+    }
+    ranks = smallest_ranks(problem, widths, lowest)
+    least = problem.predict(widths, ranks)
+    narrow = problem.predict(widths)
+    if problem.flash_over(least) > 0:
+        return _flash(problem, widths, ranks, least)
+    if problem.ram_over(narrow) > 0:
+        return _ram(problem, widths, narrow)
+    if problem.macs_over(narrow) > 0:
+        return _latency(problem, narrow)
+    return _together(problem, least)
+
+
+def smallest_ranks(
+    problem: Problem, widths: Mapping[str, int], lowest: Mapping[str, LowRank]
+) -> dict[str, LowRank]:
+    """The factorizations that still save flash when every group is at its narrowest."""
+    chosen: dict[str, LowRank] = {}
+    best = problem.predict(widths).flash_bytes
+    for layer, choice in lowest.items():
+        trial = problem.predict(widths, {**chosen, layer: choice}).flash_bytes
+        if trial < best:
+            chosen[layer], best = choice, trial
+    return chosen
+
+
+def _flash(
+    problem: Problem,
+    widths: Mapping[str, int],
+    ranks: Mapping[str, LowRank],
+    least: Prediction,
+) -> DoesNotFit:
+    limit = problem.budget.flash_bytes or 0
+    needed = _whole(limit + problem.flash_over(least))
+    network = expand(problem.network, ranks)
+    heaviest = max(network.steps, key=lambda step: constant_bytes(network, step, widths))
+    share = format_bytes(constant_bytes(network, heaviest, widths))
+    parts = ", ".join(
+        f"{part} {format_bytes(size)}" for part, size in least.flash_parts.items() if size
+    )
+    return DoesNotFit(
+        f"Even at its narrowest the model needs {format_bytes(needed)} of flash; "
+        f"{problem.profile.name}'s budget is {format_bytes(limit)} "
+        f"({format_bytes(needed - limit)} over): {parts}. "
+        f"Heaviest layer: {heaviest.name}, {share}.",
+        resource="flash",
+        needed=needed,
+        limit=limit,
+        next_step=_raise_budget("flash", needed),
+    )
+
+
+def _ram(problem: Problem, widths: Mapping[str, int], narrow: Prediction) -> DoesNotFit:
+    limit = problem.budget.ram_bytes or 0
+    needed = _whole(limit + problem.ram_over(narrow))
+    live = live_tensors(problem.network, widths, narrow.peak_step)
+    named = " + ".join(f"{name} {format_bytes(size)}" for name, size in live[:_TENSORS_NAMED])
+    rest = ", ".join(
+        f"{part} {format_bytes(size)}"
+        for part, size in narrow.ram_parts.items()
+        if size and part != "arena"
+    )
+    return DoesNotFit(
+        f"Even at its narrowest the model needs {format_bytes(needed)} of RAM; "
+        f"{problem.profile.name}'s budget is {format_bytes(limit)} "
+        f"({format_bytes(needed - limit)} over). At step {narrow.peak_step} the arena holds "
+        f"{named or 'nothing'}; beside it {rest}.",
+        resource="ram",
+        needed=needed,
+        limit=limit,
+        next_step=_raise_budget("ram", needed),
+    )
+
+
+def _latency(problem: Problem, narrow: Prediction) -> DoesNotFit:
+    cap = problem.macs_limit() or 1.0
+    limit_us = problem.budget.latency_us or 0.0
+    needed_us = limit_us * narrow.macs / cap
+    return DoesNotFit(
+        f"Even at its narrowest the model takes an estimated {format_us(needed_us)} "
+        f"({format_count(narrow.macs)} MACs); the budget is {format_us(limit_us)}.",
+        resource="latency",
+        needed=_whole(needed_us),
+        limit=int(limit_us),
+        unit="us",
+        next_step=f"Allow {format_us(needed_us)} or choose a faster target.",
+    )
+
+
+def _together(problem: Problem, least: Prediction) -> DoesNotFit:
+    """Each budget can be met alone, not both at once: the factors that save flash cost RAM."""
+    limit = problem.budget.ram_bytes or 0
+    needed = _whole(limit + max(0.0, problem.ram_over(least)))
+    return DoesNotFit(
+        f"Flash and RAM can each be met, not both: at the least flash the model needs "
+        f"{format_bytes(needed)} of RAM against {format_bytes(limit)}, at step {least.peak_step}.",
+        resource="ram",
+        needed=needed,
+        limit=limit,
+        next_step=_raise_budget("ram", needed),
+    )
+
+
+def live_tensors(
+    network: Network, widths: Mapping[str, int], step_name: str
+) -> list[tuple[str, int]]:
+    """(tensor, bytes) in the arena while a step runs, largest first."""
+    index = next((i for i, step in enumerate(network.steps) if step.name == step_name), 0)
+    live = [
+        (name, size)
+        for name, (size, first, last) in arena_lifetimes(network, widths).items()
+        if first <= index <= last
+    ]
+    return sorted(live, key=lambda item: (-item[1], item[0]))
+
+
+def _raise_budget(option: str, needed: int) -> str:
+    return f"The least that fits: --{option} {-(-needed // 1024)}K; or start from a smaller model."
+
+
+def _whole(count: float) -> int:
+    return int(-(-count // 1))
