@@ -16,18 +16,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from edgecompress.errors import BadConfig, BadInput
+from edgecompress.errors import BadConfig
 from edgecompress.records import Record
-from edgecompress.units import parse_bytes
+from edgecompress.target.schema import Bytes
 
 CONFIG_NAME = "edgecompress.toml"
-
-
-def _bytes(value: Any) -> int:
-    try:
-        return parse_bytes(value)
-    except BadInput as error:
-        raise ValueError(f"{error.message} {error.next_step}") from None
 
 
 def parse_shape(value: Any) -> tuple[int, ...]:
@@ -66,8 +59,8 @@ class Config(Record):
     model: _Text | None = None
     data: _Text | None = None
     target: _Text | None = None
-    flash: Annotated[int, BeforeValidator(_bytes)] | None = None
-    ram: Annotated[int, BeforeValidator(_bytes)] | None = None
+    flash: Bytes | None = None
+    ram: Bytes | None = None
     latency_us: Annotated[float, Field(gt=0)] | None = None
     effort: Literal["fast", "balanced"] | None = None
     seed: Annotated[int, Field(ge=0, strict=True)] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from edgecompress.errors import BadInput
 
@@ -14,14 +15,14 @@ def parse_bytes(text: str | int) -> int:
     """Bytes from "512K", "512KiB", "1.5M" or a plain number; K is always 1024.
 
     Raises:
-        BadInput: the text is not a size.
+        BadInput: not a size, or not a whole number of at least 0.
     """
-    if isinstance(text, int):
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text
-    match = _SIZE.match(text)
+    match = _SIZE.match(text) if isinstance(text, str) else None
     if match is None:
         raise BadInput(f"'{text}' is not a size.", next_step="Write 512K, 1M or a byte count.")
-    return int(float(match[1]) * _FACTOR[match[2].lower()])
+    return int(Decimal(match[1]) * _FACTOR[match[2].lower()])
 
 
 def format_bytes(count: int | float) -> str:

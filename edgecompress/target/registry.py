@@ -38,6 +38,10 @@ def load_target(name: str) -> DeviceProfile:
 
 def _unknown(name: str) -> UnknownTarget:
     known = target_names()
+    if name.endswith(".toml"):
+        return UnknownTarget(
+            f"There is no target file '{name}'.", next_step=f"Shipped: {', '.join(known)}."
+        )
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     next_step = f"Nearest: {', '.join(near)}." if near else f"Known: {', '.join(known)}."
     return UnknownTarget(f"There is no target '{name}'.", next_step=next_step)

@@ -5,12 +5,22 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from edgecompress.errors import BadInput
 from edgecompress.records import Budget, Record
 from edgecompress.units import format_bytes, parse_bytes
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+
+def _bytes(value: Any) -> int:
+    """`parse_bytes` in pydantic's terms, so that its message names the key at fault."""
+    try:
+        return parse_bytes(value)
+    except BadInput as error:
+        raise ValueError(str(error).rstrip(".")) from None
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes)]
 
 
 class Region(Record):
@@ -18,8 +28,8 @@ class Region(Record):
 
     name: str
     kind: Literal["flash", "ram"]
-    origin: int
-    size: Bytes
+    origin: int = Field(ge=0)
+    size: Bytes = Field(gt=0)
 
 
 class Core(Record):
@@ -41,7 +51,7 @@ class Core(Record):
         "x86-64",
         "cuda",
     ]
-    clock_hz: int
+    clock_hz: int = Field(gt=0)
     fpu: Literal["none", "single", "double"] = "none"
     dsp: bool = False
     mve: bool = False
@@ -73,8 +83,9 @@ class Toolchain(Record):
 class Console(Record):
     """The serial port the firmware talks on, and the timer it reads.
 
-    `port` names a folder of runtimes/ports. `timer` "cmsdk" is an Arm CMSDK APB timer (counts down);
-    "counter" is a free-running 32-bit up counter whose one register is at `timer_address`.
+    `port` names a folder of runtimes/ports. `timer` "cmsdk" is an Arm CMSDK APB timer, which
+    counts down; "counter" is a free-running 32-bit up counter whose one register is at
+    `timer_address`.
     """
 
     port: Literal["cmsdk", "posix"]
