@@ -1,0 +1,1 @@
+"""Float ONNX to torch.fx, one small file per family of operators."""
