@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -73,9 +74,17 @@ def build_image(
 
 
 def build_library(
-    program: Program, profile: DeviceProfile, folder: Path, *, model_hash: str
+    program: Program,
+    profile: DeviceProfile,
+    folder: Path,
+    *,
+    model_hash: str,
+    flags: Sequence[str] = (),
 ) -> None:
     """lib/libmodel.a and lib/model.h in `folder`: kernels, weights and the C that drives them.
+
+    Args:
+        flags: more compiler flags for the generated C.
 
     Raises:
         BuildFailed: TVM or the C toolchain refused.
@@ -88,7 +97,7 @@ def build_library(
     (library / "model.c").write_text(source, encoding="ascii")
     (library / "weights.S").write_text(assembly, encoding="ascii")
     (library / WEIGHTS_FILE).write_bytes(weights)
-    objects = ["kernels.o", *compile_c(["model.c", "weights.S"], [], profile, folder=library)]
+    objects = ["kernels.o", *compile_c(["model.c", "weights.S"], flags, profile, folder=library)]
     (library / "kernels.o").write_bytes(
         build_object(program.functions, dict(profile.toolchain.llvm))
     )
