@@ -1,0 +1,310 @@
+"""A Cortex-M board in Unicorn: the profile's memory map and nothing else, a UART and a timer.
+
+The map is the contract. Flash can be read and executed, RAM read and written, the peripherals'
+registers used as they are meant to be; any other access stops the firmware as a DeviceFault that
+names the address, the instruction and the function. RAM starts filled with a pattern, as a real
+board's is: firmware that counts on zeros is found out.
+"""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import unicorn
+import unicorn.arm_const as arm
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from edgecompress.device.ports.counting import make_counter
+from edgecompress.errors import BadInput, DeviceFault, DeviceNotFound, InvalidTarget
+from edgecompress.target.schema import DeviceProfile, Region
+
+PAGE_BYTES = 4096
+_RAM_PATTERN = b"\xa5"
+
+_CPU_MODELS = {
+    "cortex-m0": arm.UC_CPU_ARM_CORTEX_M0,
+    "cortex-m3": arm.UC_CPU_ARM_CORTEX_M3,
+    "cortex-m4": arm.UC_CPU_ARM_CORTEX_M4,
+    "cortex-m7": arm.UC_CPU_ARM_CORTEX_M7,
+    "cortex-m33": arm.UC_CPU_ARM_CORTEX_M33,
+}
+
+# The architecture's own registers: Armv7-M ARM B3.2, the same page in every M profile.
+_SYSTEM_CONTROL_SPACE = 0xE000E000
+
+# CMSDK TRM (DDI 0479) 4.3: UART registers.
+_UART_DATA, _UART_STATE, _UART_CONTROL, _UART_BAUD = 0x00, 0x04, 0x08, 0x10
+_UART_RECEIVE_FULL = 2
+# CMSDK TRM 4.2: timer registers.
+_TIMER_CONTROL, _TIMER_VALUE, _TIMER_RELOAD = 0x00, 0x04, 0x08
+
+# QEMU's exception numbers for the M profile.
+_EXCEPTIONS = {
+    1: "an undefined instruction",
+    2: "an SVC instruction, but nothing serves it",
+    3: "a prefetch abort",
+    4: "a data abort, likely an unaligned access",
+    7: "a breakpoint",
+    8: "an exception return",
+    17: "an FPU instruction while the FPU is off",
+    18: "a switch out of Thumb state",
+    20: "a stack overflow",
+}
+
+_ACCESS = {
+    unicorn.UC_MEM_READ_UNMAPPED: "read outside the memory map",
+    unicorn.UC_MEM_WRITE_UNMAPPED: "wrote outside the memory map",
+    unicorn.UC_MEM_FETCH_UNMAPPED: "jumped outside the memory map",
+    unicorn.UC_MEM_WRITE_PROT: "wrote to flash",
+    unicorn.UC_MEM_READ_PROT: "read memory that cannot be read",
+    unicorn.UC_MEM_FETCH_PROT: "jumped into memory that is not for code",
+}
+
+
+class Console:
+    """The far end of the UART, as the board sees it."""
+
+    def send(self, byte: int) -> None: ...
+
+    def receive(self, *, wait: bool) -> int | None:
+        """The next byte; None when there is none, or when the board is being switched off."""
+        ...
+
+    def available(self) -> bool: ...
+
+
+class Board:
+    """One image loaded into one board, ready to `run`.
+
+    Args:
+        elf: the linked image.
+        profile: its regions, console and virtual CPU.
+        console: where UART bytes go and come from.
+        counter: "auto", "native" or "python" (see counting.py).
+
+    Raises:
+        DeviceNotFound: the profile has no virtual board.
+        InvalidTarget: a region or peripheral cannot be mapped exactly.
+        BadInput: the file is not an ELF image, or does not lie in the profile's flash.
+    """
+
+    def __init__(
+        self, elf: Path, profile: DeviceProfile, console: Console, *, counter: str = "auto"
+    ) -> None:
+        if profile.virtual is None:
+            raise DeviceNotFound(
+                f"{profile.name} has no virtual board: Unicorn emulates {', '.join(_CPU_MODELS)}.",
+                next_step="Use --device qemu." if profile.qemu else None,
+            )
+        self.profile = profile
+        self.fault: DeviceFault | None = None
+        self._console = console
+        self._idle_polls = 0
+        self._registers: dict[int, int] = {}
+        self._timer_start = self._timer_value = 0
+        self._timer_running = False
+        self.engine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
+        self.engine.ctl_set_cpu_model(_CPU_MODELS[profile.virtual.cpu])
+        self._map_memory()
+        self._symbols = _load(self.engine, elf, profile)
+        self.counter = make_counter(self.engine, counter)
+        self.engine.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._refuse_access)
+        self.engine.hook_add(unicorn.UC_HOOK_INTR, self._exception)
+
+    def run(self) -> None:
+        """From reset until `stop` or a fault, which is left in `fault`."""
+        vectors = self.profile.region("flash").origin
+        stack, reset = struct.unpack("<II", bytes(self.engine.mem_read(vectors, 8)))
+        self.engine.reg_write(arm.UC_ARM_REG_SP, stack)
+        try:
+            self.engine.emu_start(reset | 1, 0xFFFFFFFF)
+        except unicorn.UcError as error:
+            if self.fault is None:
+                self.fault = self._fault(f"stopped: {error}")
+
+    def stop(self) -> None:
+        """From any thread."""
+        self.engine.emu_stop()
+
+    def _map_memory(self) -> None:
+        for region in self.profile.regions:
+            _check_pages(region, self.profile)
+            readable = unicorn.UC_PROT_READ
+            also = unicorn.UC_PROT_EXEC if region.kind == "flash" else unicorn.UC_PROT_WRITE
+            self.engine.mem_map(region.origin, region.size, readable | also)
+            if region.kind == "ram":
+                self.engine.mem_write(region.origin, _RAM_PATTERN * region.size)
+        console = self.profile.console
+        if console.timer != "cmsdk":
+            raise InvalidTarget(
+                f"{self.profile.name}: the virtual board has a cmsdk timer, not '{console.timer}'."
+            )
+        self._map_registers("UART", console.base_address, self._read_uart, self._write_uart)
+        self._map_registers("timer", console.timer_address, self._read_timer, self._write_timer)
+        self._map_registers(
+            "system control space", _SYSTEM_CONTROL_SPACE, self._read_system, self._write_system
+        )
+
+    def _map_registers(
+        self, what: str, base: int, read: Callable[[int], int], write: Callable[[int, int], None]
+    ) -> None:
+        def on_read(_engine: unicorn.Uc, offset: int, _size: int, _state: object) -> int:
+            return read(offset)
+
+        def on_write(_e: unicorn.Uc, offset: int, _size: int, value: int, _state: object) -> None:
+            write(offset, value)
+
+        try:
+            self.engine.mmio_map(base, PAGE_BYTES, on_read, None, on_write, None)
+        except unicorn.UcError as error:
+            raise InvalidTarget(
+                f"{self.profile.name}: the {what} at {base:#010x} cannot be mapped ({error}): it "
+                f"must begin a {PAGE_BYTES} byte page of its own."
+            ) from None
+
+    def _read_uart(self, offset: int) -> int:
+        if offset == _UART_STATE:
+            if self._console.available():
+                return _UART_RECEIVE_FULL
+            # Sending polls this register once a byte; polled again with nothing between, the
+            # firmware is waiting for input, and so does the emulator instead of spinning.
+            self._idle_polls += 1
+            if self._idle_polls > 1:
+                self._console.receive(wait=True)
+            return _UART_RECEIVE_FULL if self._console.available() else 0
+        self._idle_polls = 0
+        if offset == _UART_DATA:
+            byte = self._console.receive(wait=False)
+            return 0 if byte is None else byte
+        return self._plain_register(self.profile.console.base_address, offset, "UART")
+
+    def _write_uart(self, offset: int, value: int) -> None:
+        self._idle_polls = 0
+        if offset == _UART_DATA:
+            self._console.send(value & 0xFF)
+        else:
+            self._keep(self.profile.console.base_address, offset, value, "UART")
+
+    def _timer_now(self) -> int:
+        """Counts down once an instruction; 32 bits, reloading at zero (CMSDK TRM 4.2)."""
+        if not self._timer_running:
+            return self._timer_value
+        period = self._registers.get(self.profile.console.timer_address + _TIMER_RELOAD, 0) + 1
+        elapsed = self.counter.instructions - self._timer_start
+        if elapsed <= self._timer_value:
+            return self._timer_value - elapsed
+        return period - 1 - (elapsed - self._timer_value - 1) % period
+
+    def _read_timer(self, offset: int) -> int:
+        if offset == _TIMER_VALUE:
+            return self._timer_now()
+        return self._plain_register(self.profile.console.timer_address, offset, "timer")
+
+    def _write_timer(self, offset: int, value: int) -> None:
+        self._timer_value = value if offset == _TIMER_VALUE else self._timer_now()
+        self._timer_start = self.counter.instructions
+        if offset == _TIMER_CONTROL:
+            self._timer_running = bool(value & 1)
+        if offset != _TIMER_VALUE:
+            self._keep(self.profile.console.timer_address, offset, value, "timer")
+
+    def _read_system(self, offset: int) -> int:
+        return self._registers.get(_SYSTEM_CONTROL_SPACE + offset, 0)
+
+    def _write_system(self, offset: int, value: int) -> None:
+        self._registers[_SYSTEM_CONTROL_SPACE + offset] = value
+
+    def _plain_register(self, base: int, offset: int, what: str) -> int:
+        if offset > _UART_BAUD:
+            self._halt(self._fault(f"read {what} register {base + offset:#010x}, not modelled"))
+        return self._registers.get(base + offset, 0)
+
+    def _keep(self, base: int, offset: int, value: int, what: str) -> None:
+        if offset > _UART_BAUD:
+            self._halt(self._fault(f"wrote {what} register {base + offset:#010x}, not modelled"))
+        self._registers[base + offset] = value
+
+    def _refuse_access(
+        self, _engine: unicorn.Uc, access: int, address: int, size: int, _value: int, _state: object
+    ) -> bool:
+        what = _ACCESS.get(access, "touched memory it must not")
+        self.fault = self._fault(f"{what}: {size} bytes at {address:#010x}")
+        return False
+
+    def _exception(self, _engine: unicorn.Uc, number: int, _state: object) -> None:
+        self._halt(self._fault(f"raised {_EXCEPTIONS.get(number, f'exception {number}')}"))
+
+    def _halt(self, fault: DeviceFault) -> None:
+        self.fault = self.fault or fault
+        self.engine.emu_stop()
+
+    def _fault(self, what: str) -> DeviceFault:
+        address = self.engine.reg_read(arm.UC_ARM_REG_PC)
+        regions = ", ".join(
+            f"{region.name} {region.origin:#010x}..{region.origin + region.size - 1:#010x}"
+            for region in self.profile.regions
+        )
+        return DeviceFault(
+            f"The firmware {what}, at pc {address:#010x} in {self._symbols(address)} "
+            f"({self.profile.name}: {regions})."
+        )
+
+
+def _check_pages(region: Region, profile: DeviceProfile) -> None:
+    if region.origin % PAGE_BYTES or region.size % PAGE_BYTES:
+        raise InvalidTarget(
+            f"{profile.name}: region {region.name} ({region.size} bytes at {region.origin:#010x}) "
+            f"is not whole {PAGE_BYTES} byte pages, so the virtual board cannot enforce it exactly."
+        )
+
+
+def _load(engine: unicorn.Uc, path: Path, profile: DeviceProfile) -> Callable[[int], str]:
+    """Programs the flash; returns what names an address ("function+0x12")."""
+    flash = [region for region in profile.regions if region.kind == "flash"]
+    try:
+        with path.open("rb") as file:
+            elf = ELFFile(file)
+            for segment in elf.iter_segments("PT_LOAD"):
+                start, size = segment["p_paddr"], segment["p_filesz"]
+                if size == 0:
+                    continue
+                if not any(
+                    region.origin <= start and start + size <= region.origin + region.size
+                    for region in flash
+                ):
+                    raise BadInput(
+                        f"{path.name} programs {size} bytes at {start:#010x}, outside the flash of "
+                        f"{profile.name}.",
+                        next_step="Compile the image again for this target.",
+                    )
+                engine.mem_write(start, segment.data())
+            return _symbol_lookup(elf)
+    except ELFError as error:
+        raise BadInput(f"{path.name} is not an ELF image: {error}.") from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _symbol_lookup(elf: ELFFile) -> Callable[[int], str]:
+    functions = sorted(
+        (symbol["st_value"] & ~1, symbol.name)
+        for section in elf.iter_sections()
+        if isinstance(section, SymbolTableSection)
+        for symbol in section.iter_symbols()
+        if symbol["st_info"]["type"] == "STT_FUNC"
+    )
+    starts = [start for start, _name in functions]
+
+    def name(address: int) -> str:
+        index = bisect.bisect_right(starts, address) - 1
+        if index < 0:
+            return "no function"
+        start, found = functions[index]
+        return f"{found}+{address - start:#x}"
+
+    return name

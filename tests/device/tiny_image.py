@@ -1,0 +1,169 @@
+"""A model of two steps written by hand, linked with the real runtime: what the device tests run.
+
+    step 0: hidden[i] = sat8(3 * in[i] - 7), 32 bytes at arena offset 16
+    step 1: out[j] = sat8(sum of hidden[j], hidden[j + 10], hidden[j + 20]), 10 bytes
+
+Step 0 misbehaves on request, when the first input byte asks for it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from edgecompress.link.image import linker_script
+from edgecompress.link.toolchain import compile_c, run_zig, target_flags
+from edgecompress.paths import shipped
+from edgecompress.records import (
+    ImageManifest,
+    LayerReport,
+    MemoryMap,
+    SizeReport,
+    TensorSpec,
+    sha256_file,
+)
+from edgecompress.target.schema import DeviceProfile
+
+MODEL_HASH = "5eed" * 16
+
+# First input bytes that make step 0 misbehave.
+READ_NOWHERE, WRITE_FLASH, JUMP_TO_RAM, UNDEFINED, LOOP, PAST_RAM, READ_UART_ID, USE_STACK = range(
+    -128, -120
+)
+
+_HEADER = f"""
+#ifndef MODEL_H
+#define MODEL_H
+#include <stdint.h>
+#define MODEL_NAME "tiny01"
+#define MODEL_HASH "{MODEL_HASH}"
+typedef int8_t model_input_t;
+#define MODEL_INPUT_BYTES 32
+typedef int8_t model_output_t;
+#define MODEL_OUTPUT_BYTES 10
+#define MODEL_OUTPUT_SCALE 0.00390625f
+#define MODEL_OUTPUT_ZERO_POINT (-128)
+#define MODEL_ARENA_BYTES 48
+extern uint8_t model_arena[MODEL_ARENA_BYTES];
+int model_run(const model_input_t *in, model_output_t *out);
+#define MODEL_STEP_COUNT 2
+void model_run_step(int step, const model_input_t *in, model_output_t *out);
+#endif
+"""
+
+_SOURCE = """
+#include "model.h"
+__attribute__((section(".bss.model_arena"), aligned(16))) uint8_t model_arena[MODEL_ARENA_BYTES];
+
+static int8_t saturate(int value) { return value > 127 ? 127 : value < -128 ? -128 : value; }
+
+__attribute__((noinline)) static void misbehave(int how) {
+#ifdef __arm__
+  if (how == -128) (void)*(volatile uint32_t *)0x30000000u;
+  if (how == -127) *(volatile uint32_t *)0x00000100u = 1;
+  if (how == -126) ((void (*)(void))((uintptr_t)model_arena | 1))();
+  if (how == -125) __asm__ volatile("udf #0");
+  if (how == -124) for (;;) __asm__ volatile("");
+  if (how == -123) (void)*(volatile uint8_t *)RAM_END;
+  if (how == -122) (void)*(volatile uint32_t *)(PORT_UART_BASE + 0xFE0);
+  if (how == -121) { volatile uint8_t deep[2000]; deep[0] = 1; (void)deep[0]; }
+#else
+  if (how == -128) *(volatile int *)0 = 1;
+  if (how == -124) for (;;) __asm__ volatile("");
+#endif
+}
+
+void model_run_step(int step, const model_input_t *in, model_output_t *out) {
+  int8_t *hidden = (int8_t *)model_arena + 16;
+  if (step == 0) {
+    if (in[0] < -120) misbehave(in[0]);
+    for (int i = 0; i < 32; i++) hidden[i] = saturate(3 * in[i] - 7 SLIP);
+  } else {
+    for (int j = 0; j < 10; j++)
+      out[j] = saturate(hidden[j] + hidden[j + 10] + hidden[j + 20]);
+  }
+}
+
+int model_run(const model_input_t *in, model_output_t *out) {
+  for (int step = 0; step < MODEL_STEP_COUNT; step++) model_run_step(step, in, out);
+  return 0;
+}
+"""
+
+
+def hidden_reference(x: np.ndarray) -> np.ndarray:
+    return np.clip(3 * x.astype(np.int32) - 7, -128, 127).astype(np.int8)
+
+
+def output_reference(x: np.ndarray) -> np.ndarray:
+    hidden = hidden_reference(x).astype(np.int32).reshape(-1)
+    total = hidden[:10] + hidden[10:20] + hidden[20:30]
+    return np.clip(total, -128, 127).astype(np.int8).reshape(1, 10)
+
+
+def build_tiny_image(profile: DeviceProfile, folder: Path, *, slip: str = "") -> ImageManifest:
+    """`slip` is added to step 0's arithmetic ("+ (i == 5)"): a wrong build, on purpose."""
+    runtimes = shipped("runtimes")
+    parts = ["core", f"ports/{profile.console.port}"]
+    if profile.kind == "mcu":
+        parts.append("startup")
+    for part in parts:
+        shutil.copytree(runtimes / part, folder / part)
+    (folder / "model.h").write_text(_HEADER)
+    (folder / "model.c").write_text(_SOURCE)
+    sources = [str(c.relative_to(folder)) for part in parts for c in (folder / part).glob("*.c")]
+    flags = ["-Icore", "-I.", f"-DSLIP={slip}", f"-DPORT_CLOCK_HZ={profile.core.clock_hz}u"]
+    flags.append(f'-DPORT_TARGET_NAME="{profile.name}"')
+    link = ["cc", *target_flags(profile), "-Os"]
+    if profile.kind == "mcu":
+        ram = profile.region("ram")
+        flags += [
+            f"-DPORT_UART_BASE={profile.console.base_address}u",
+            f"-DPORT_TIMER_BASE={profile.console.timer_address}u",
+            f"-DRAM_END={ram.origin + ram.size}u",
+        ]
+        if profile.console.timer == "counter":
+            flags.append("-DPORT_TIMER_COUNTS_UP")
+        (folder / "memory.ld").write_text(linker_script(profile, alignment=16))
+        link += ["-nostdlib", "-lcompiler_rt", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
+        link.append("-Wl,--gc-sections")
+        firmware = "firmware.elf"
+    else:
+        link.append("-static")
+        firmware = "firmware"
+    objects = compile_c([*sorted(sources), "model.c"], flags, profile, folder=folder)
+    run_zig([*link, *objects, "-o", firmware], folder=folder, what="linking the tiny image")
+    manifest = _manifest(profile, firmware, sha256_file(folder / firmware))
+    (folder / "image.json").write_text(manifest.to_json())
+    return manifest
+
+
+def _manifest(profile: DeviceProfile, firmware: str, firmware_hash: str) -> ImageManifest:
+    common = {"kernel": "by_hand", "output_dtype": "int8", "macs": 0, "is_float": False}
+    layers = (
+        LayerReport(
+            index=0, name="hidden", location="arena", offset_bytes=16, size_bytes=32,
+            output_shape=(1, 32), **common,
+        ),
+        LayerReport(
+            index=1, name="out", location="output", offset_bytes=0, size_bytes=10,
+            output_shape=(1, 10), **common,
+        ),
+    )  # fmt: skip
+    return ImageManifest(
+        model_name="tiny01",
+        target=profile.name,
+        model_hash=MODEL_HASH,
+        firmware_hash=firmware_hash,
+        firmware=firmware,
+        inputs=(TensorSpec(name="x", shape=(1, 32), dtype="int8", scale=1.0),),
+        outputs=(
+            TensorSpec(name="y", shape=(1, 10), dtype="int8", scale=1 / 256, zero_point=-128),
+        ),
+        layers=layers,
+        memory=MemoryMap(arena_bytes=48, tensors=(), peak_step="hidden", peak_live_bytes=48),
+        size=SizeReport(flash_sections={}, ram_parts={}),
+        requantize="smmla",
+    )
