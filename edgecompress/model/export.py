@@ -67,7 +67,7 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter talks about torchvision, leaf names and opsets; none of it is for the user."""
+    """torch's exporter talks about torchvision and opsets; none of it is for the user."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

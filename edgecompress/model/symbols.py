@@ -21,7 +21,7 @@ def is_symbol(spec: str) -> bool:
 
 
 def call_symbol(spec: str) -> Any:
-    """Imports the module with the working folder on the path, and calls the object without arguments.
+    """Imports the module, the working folder on the path, and calls the object without arguments.
 
     Raises:
         BadInput: the module does not import, the attribute is not there or not callable, or the

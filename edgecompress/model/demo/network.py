@@ -1,6 +1,8 @@
-"""The demo network: a residual CNN of 1.3 M weights, whose int8 form still exceeds 1 MiB of flash."""
+"""The demo network: a residual CNN of 1.3 M weights; even in int8 they exceed 1 MiB of flash."""
 
 from __future__ import annotations
+
+from collections import OrderedDict
 
 import torch
 from torch import nn
@@ -25,13 +27,15 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
-                nn.BatchNorm2d(channels_out),
+                OrderedDict(
+                    conv=nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+                    norm=nn.BatchNorm2d(channels_out),
+                )
             )
         self.relu2 = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, channels_in, H, W] float32 -> [N, channels_out, ceil(H / stride), ceil(W / stride)]."""
+        """[N, channels_in, H, W] -> [N, channels_out, H / stride, W / stride], rounded up."""
         y = self.relu1(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
         return self.relu2(y + self.shortcut(x))
@@ -47,9 +51,11 @@ class DemoNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1, bias=False),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
+            OrderedDict(
+                conv=nn.Conv2d(1, 16, 3, padding=1, bias=False),
+                norm=nn.BatchNorm2d(16),
+                relu=nn.ReLU(),
+            )
         )
         self.stage1 = nn.Sequential(ResidualBlock(16, 32, 2))
         self.stage2 = nn.Sequential(ResidualBlock(32, 64, 2), ResidualBlock(64, 64, 1))
