@@ -15,13 +15,13 @@ _THUMB2_KERNELS = {
     "depthwise_conv2d": 560,
     "dense": 330,
     "add": 300,
-    "relu": 120,
+    "lookup": 120,
     "max_pool2d": 420,
-    "avg_pool2d": 460,
-    "mean": 260,
+    "average_pool2d": 460,
     "softmax": 520,
     "pad": 200,
     "concat": 160,
+    "transpose": 160,
 }
 
 

@@ -14,15 +14,20 @@ from edgecompress.lower.memory.arena import plan_offsets
 from edgecompress.lower.memory.lifetimes import Lifetime, peak_live
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.network import LINEAR_OPS, Network, Part, PlannedStep, Tensor, read_network
-from edgecompress.plan.program_cost import Corrections, assemble, corrections_from
+from edgecompress.plan.program_cost import (
+    ALIGNMENT_BYTES,
+    Corrections,
+    aligned,
+    assemble,
+    corrections_from,
+)
 from edgecompress.records import LowRank, Prediction
 from edgecompress.target.schema import DeviceProfile
 
 CHANNEL_CONSTANT_BYTES = 8
 """int32 bias and int32 multiplier of each output channel."""
 
-TABLE_BYTES = {"softmax": 1024}
-ARENA_ALIGNMENT = 16
+TABLE_BYTES: Mapping[str, int] = {"softmax": 1024, "lookup": 256}
 NO_WIDTHS: dict[str, int] = {}
 
 __all__ = ["Corrections", "corrections_from", "evaluate", "expand", "predict"]
@@ -52,7 +57,7 @@ def evaluate(
         operators=[step.op for step in steps],
         names=[step.name for step in steps],
         constant_bytes=sum(constant_bytes(network, step, widths) for step in steps),
-        arena_bytes=plan_offsets(lifetimes, ARENA_ALIGNMENT)[1],
+        arena_bytes=plan_offsets(lifetimes, ALIGNMENT_BYTES)[1],
         io_bytes=sum(tensor.size_bytes(widths) for tensor in ends),
         peak=peak_live(lifetimes)[0],
         macs=sum(step_macs(network, step, widths) for step in steps),
@@ -72,11 +77,12 @@ def weight_count(network: Network, step: PlannedStep, widths: Mapping[str, int])
 
 
 def constant_bytes(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:
-    """Weights, bias, multipliers and tables of one step."""
+    """Weights, bias, multipliers and tables of one step, each on the image's alignment."""
     if step.op not in LINEAR_OPS:
         return TABLE_BYTES.get(step.op, 0)
     channels_out = network.tensors[step.output].channels(widths)
-    return weight_count(network, step, widths) + CHANNEL_CONSTANT_BYTES * channels_out
+    arrays = [weight_count(network, step, widths), 4 * channels_out, 4 * channels_out]
+    return sum(aligned(size) for size in arrays)
 
 
 def step_macs(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:

@@ -159,12 +159,15 @@ class _Reader:
             case "batchnorm":
                 self.fold_or_step(node, LINEAR_OPS, "depthwise_conv2d")
             case "relu" | "relu6":
-                self.fold_or_step(node, _FUSES_RELU, "relu")
+                self.fold_or_step(node, _FUSES_RELU, "lookup")
             case "maxpool" | "avgpool":
                 window = getattr(module_of(node), "kernel_size")  # noqa: B009
-                self.step(node, f"{kind[:3]}_pool2d", None, taps=_area(window))
+                op = "max_pool2d" if kind == "maxpool" else "average_pool2d"
+                self.step(node, op, None, taps=_area(window))
             case "globalpool":
-                self.step(node, "mean", None, taps=self.tensors[self.source(node)].positions)
+                self.step(
+                    node, "average_pool2d", None, taps=self.tensors[self.source(node)].positions
+                )
             case "pad" if len(node.users) == 1 and kind_of(next(iter(node.users))) == "conv":
                 self.same(node)  # zero padding becomes the convolution's own
             case "pad" | "softmax":

@@ -10,6 +10,9 @@ from edgecompress.plan.code_size import code_table
 from edgecompress.records import Prediction, SizeReport
 from edgecompress.target.schema import DeviceProfile
 
+ALIGNMENT_BYTES = 16
+"""Of every activation in the arena and every constant in flash (`Program.arena_alignment`)."""
+
 Corrections = Mapping[str, float]
 """Part ("flash.kernels", "ram.stack") -> measured bytes over predicted bytes."""
 
@@ -20,12 +23,13 @@ def predict_program(program: Program, profile: DeviceProfile) -> Prediction:
         (buffer.size_bytes, buffer.first_step, buffer.last_step)
         for buffer in arena_buffers(program)
     ]
+    distinct = {(str(a.dtype), a.shape, a.tobytes()): a.nbytes for a in program.constants}
     ends = {*program.input_buffers, *program.output_buffers}
     return assemble(
         profile,
         operators=[step.op for step in program.steps],
         names=[step.name for step in program.steps],
-        constant_bytes=program.constant_bytes,
+        constant_bytes=sum(aligned(size) for size in distinct.values()),
         arena_bytes=program.arena_bytes,
         io_bytes=sum(program.buffers[name].size_bytes for name in ends),
         peak=peak_live(lifetimes)[0],
@@ -72,6 +76,11 @@ def assemble(
         peak_step=names[peak] if names else "",
         macs=macs,
     )
+
+
+def aligned(size: int) -> int:
+    """The next multiple of the alignment, in bytes."""
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def corrections_from(

@@ -1,7 +1,7 @@
 """The search: nothing when int8 alone fits, else a few candidates, briefly trained, and the best.
 
     predict -> fits? empty plan
-    groups -> measured damage -> candidates (candidates.py) -> a few training steps each -> validation
+    groups -> measured damage -> candidates -> a few training steps each -> validation
     the best becomes the Plan; `realize` makes it again from the source and trains it fully
 
 Every decision depends on the seed, the model and the data, never on the clock, so the same call
