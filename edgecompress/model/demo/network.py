@@ -48,6 +48,8 @@ class DemoNet(nn.Module):
     weight costs only 16 MACs. The stem's BatchNorm takes the place of an input normalisation.
     """
 
+    input_shape = INPUT_SHAPE
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
