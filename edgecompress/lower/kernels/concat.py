@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tvm import te, tirx
+from tvm import relax, te, tirx
+
+from edgecompress.lower.kernels.interface import Match
+from edgecompress.lower.kernels.lookup import requantize_table
+
+if TYPE_CHECKING:
+    from edgecompress.lower.passes.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -62,3 +68,25 @@ class Concat:
             for part, table in self._parts(arrays)
         ]
         return np.concatenate(parts, self.axis)
+
+
+def match(graph: Graph, value: relax.Var) -> Match | None:
+    """quantize(activation?(concat(dequantize(x0), dequantize(x1), ...)))."""
+    output = graph.output(value)
+    call = None if output is None else graph.call(output.source, "concat")
+    parts_tuple = None if call is None else graph.value(call.args[0])
+    if output is None or call is None or not isinstance(parts_tuple, relax.Tuple):
+        return None
+    parts = [graph.activation(field) for field in parts_tuple.fields]
+    if any(part is None for part in parts):
+        return None
+    tables = [requantize_table(part, output, graph.requantize) for part in parts]
+    identity = np.arange(-128, 128, dtype=np.int8)
+    rescaled = tuple(not np.array_equal(table, identity) for table in tables)
+    kernel = Concat(
+        tuple(graph.device_shape(part.value) for part in parts),
+        graph.device_axis(value, int(call.attrs.axis)),
+        rescaled,
+    )
+    used = tuple(table for table, needed in zip(tables, rescaled, strict=True) if needed)
+    return Match(kernel, tuple(part.value for part in parts), used)

@@ -59,7 +59,7 @@ def _saturating_shift_left(raw: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _exp_minus_quarter_to_zero(raw: np.ndarray) -> np.ndarray:
-    """exp(x) in Q0.31 for x in [-1/4, 0) in Q0.31: Taylor series around -1/8 to the fourth power."""
+    """exp(x) in Q0.31 for x in [-1/4, 0) in Q0.31: Taylor series around -1/8, fourth power."""
     exp_minus_eighth, one_third = 1895147668, 715827883
     x = raw + np.int32(1 << 28)
     square = doubling_high_multiply(x, x)

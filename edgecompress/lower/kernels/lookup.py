@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from tvm import te
+from tvm import relax, te
+
+from edgecompress.lower.kernels import litert_tables
+from edgecompress.lower.kernels.interface import Match
+from edgecompress.lower.kernels.unary import evaluate
+
+if TYPE_CHECKING:
+    from edgecompress.lower.passes.graph import Activation, Graph, Output
 
 
 @dataclass(frozen=True)
@@ -28,3 +35,47 @@ class Lookup:
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         x, table = arrays
         return table[x.astype(np.int32) + 128]
+
+
+def requantize_table(
+    x: Activation, output: Output, rounding: Literal["smmla", "tflite"]
+) -> np.ndarray:
+    """[256] int8: x's values in the output's scale, clamped to its bounds."""
+    parameters = (x.scale, x.zero_point, output.scale, output.zero_point)
+    if rounding == "tflite":
+        values = litert_tables.requantize(*parameters)
+    else:
+        values = _quantize(_real_values(x), output)
+    return np.clip(values, output.low, output.high).astype(np.int8)
+
+
+def _real_values(x: Activation) -> np.ndarray:
+    """The 256 real numbers an int8 activation can be, float64, from -128 on."""
+    return (np.arange(-128, 128) - x.zero_point) * x.scale
+
+
+def _quantize(real: np.ndarray, output: Output) -> np.ndarray:
+    """QuantizeLinear: round half to even; infinities saturate."""
+    scaled = np.nan_to_num(real / output.scale, nan=0.0, posinf=1e6, neginf=-1e6)
+    return np.clip(np.round(scaled), -1e6, 1e6).astype(np.int64) + output.zero_point
+
+
+def match(graph: Graph, value: relax.Var) -> Match | None:
+    """quantize(f(dequantize(x))) for any f made of elementwise operators and scalars.
+
+    "tflite" rounding takes LiteRT's own fixed-point algorithm for the operators that have one.
+    """
+    output = graph.output(value)
+    found = None if output is None else evaluate(graph, output.source)
+    if output is None or found is None:
+        return None
+    x, function = found.x, found.function
+    parameters = (x.scale, x.zero_point, output.scale, output.zero_point)
+    litert = litert_tables.ALGORITHMS.get(found.name) if graph.requantize == "tflite" else None
+    if litert is not None:
+        values = litert(*parameters, **found.attributes)
+    else:
+        with np.errstate(all="ignore"):
+            values = _quantize(function(_real_values(x)), output)
+    table = np.clip(values, output.low, output.high).astype(np.int8)
+    return Match(Lookup(graph.device_shape(value)), (x.value,), (table,))

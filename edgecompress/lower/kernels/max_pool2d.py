@@ -1,4 +1,4 @@
-"""Max pooling of int8 NHWC: a maximum needs no requantization, so input and output share a scale."""
+"""Max pooling of int8 NHWC: a maximum needs no requantization, its scale stays the input's."""
 
 from __future__ import annotations
 
