@@ -57,7 +57,7 @@ class BarProgress:
         self._console = Console(file=stream)
         self._bars = Progress(
             _mark_column(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             _count_column(),
             _elapsed_column(),
             console=self._console,
