@@ -136,9 +136,11 @@ def _default_cache() -> Path:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether the folder, or the nearest one above it that exists, can be written to."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    """Whether the folder is there, or can be made, and takes files."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
     return os.access(folder, os.W_OK | os.X_OK)
 
 

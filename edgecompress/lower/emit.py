@@ -70,19 +70,18 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
         )
     symbols = constant_symbols(program)
     header = _TEMPLATES.get_template("model.h.j2").render(
-        name=program.name,
-        model_hash=model_hash,
+        name=_c_text(program.name),
+        model_hash=_c_text(model_hash),
         steps=len(program.steps),
         macs=program.macs,
         input=_tensor(program.inputs[0]),
         output=_tensor(program.outputs[0]),
         arena_bytes=max(program.arena_bytes, 1),
         alignment=program.arena_alignment,
-        c_string=_c_string,
-        c_comment=_c_comment,
+        c_text=_c_text,
     )
     source = _TEMPLATES.get_template("model.c.j2").render(
-        name=_c_comment(program.name),
+        name=_c_text(program.name),
         kernels=_kernels(program),
         constants=[_constant_declaration(constant) for constant in _layout(program)],
         constant_bytes=program.constant_bytes,
@@ -90,7 +89,7 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
         calls=[
             {
                 "name": step.name,
-                "op": _c_comment(step.op),
+                "op": _c_text(step.op),
                 "output": _describe(program.buffers[step.output]),
                 "symbol": step.function,
                 "arguments": [
@@ -102,7 +101,7 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
             }
             for step in program.steps
         ],
-        c_comment=_c_comment,
+        c_text=_c_text,
     )
     return header, source
 
@@ -115,7 +114,7 @@ def emit_weights(program: Program) -> tuple[str, bytes]:
     """
     alignment = program.arena_alignment
     lines = [
-        f"/* {_c_comment(program.name)}: weights. Made by edgecompress. */",
+        f"/* {_c_text(program.name)}: weights. Made by edgecompress. */",
         f'    .section {WEIGHTS_SECTION}, "a", %progbits',
     ]
     blob = bytearray()
@@ -234,9 +233,7 @@ def _c_float(value: float) -> str:
     return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
 
 
-def _c_string(text: str) -> str:
-    return "".join(char if " " <= char <= "~" and char not in '"\\' else "_" for char in text)
-
-
-def _c_comment(text: str) -> str:
-    return _c_string(text).replace("*/", "* /").replace("/*", "/ *")
+def _c_text(text: str) -> str:
+    """Text that can end neither a C string nor a comment, in printable ASCII on one line."""
+    printable = (char if " " <= char <= "~" and char not in '"\\' else "_" for char in text)
+    return "".join(printable).replace("*/", "*_").replace("/*", "_*")
