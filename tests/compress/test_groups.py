@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from networks import NETWORKS, Branches, Mobile, Residual, seeded, trainable
+from small_networks import NETWORKS, Branches, Mobile, Residual, seeded, trainable
 from torch import nn
 
 from edgecompress.compress.groups import ChannelGroup, find_groups

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch_pruning
-from networks import NETWORKS, Branches, Mobile, Residual, seeded, trainable
+from small_networks import NETWORKS, Branches, Mobile, Residual, seeded, trainable
 from test_groups import ConcatenatedSkip
 from torch import nn
 
