@@ -207,11 +207,23 @@ class Difference(Record):
 
 
 class Verification(Record):
+    """How the executions in `sides` compare.
+
+    `exact`: every compared layer is bitwise equal. Otherwise `first_difference` is set, unless
+    float layers differed by no more than `tolerance`, a fraction of a layer's largest magnitude.
+    """
+
     exact: bool
     layers: int
     samples: int
     sides: tuple[str, ...]
     first_difference: Difference | None = None
+    tolerance: float | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """No difference beyond what float rounding allows."""
+        return self.first_difference is None
 
 
 class Accuracy(Record):
