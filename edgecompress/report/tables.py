@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,6 +12,9 @@ from rich.text import Text
 from edgecompress.records import Measurement, Plan
 from edgecompress.target import DeviceProfile
 from edgecompress.units import format_bytes, format_count, format_us
+
+if TYPE_CHECKING:
+    from edgecompress.model.inspect import Inspection
 
 _SHARE_CELLS = 16
 
@@ -97,6 +101,42 @@ def _layer_ticks(measured: Measurement) -> Table:
             Text("█" * round(_SHARE_CELLS * share), style="cyan"),
         )  # fmt: skip
     return table
+
+
+def inspection_table(seen: Inspection) -> RenderableType:
+    """A line a layer that has a buffer of its own; batch norms and activations have none."""
+    table = _plain_table("Layer", "op", ">output", ">MACs", ">weights int8", ">live int8", "")
+    for layer in seen.layers:
+        if layer.fused:
+            continue
+        weights = layer.weight_bytes_int8
+        at_peak = layer.name == seen.peak_step
+        table.add_row(
+            Text(layer.name), Text(layer.op), _shape(layer.output_shape),
+            format_count(layer.macs) if layer.macs else "",
+            format_bytes(weights) if weights else "", format_bytes(layer.live_bytes_int8),
+            "◀ peak" if at_peak else "", style="bold" if at_peak else "",
+        )  # fmt: skip
+    shapes = f"{_shape(seen.input_shape)} to {_shape(seen.output_shape)}"
+    summary = Table.grid(padding=(0, 2, 0, 0))
+    summary.add_column(style="dim", no_wrap=True)
+    summary.add_column()
+    summary.add_row("Work", f"{format_count(seen.macs)} MACs")
+    weights = f"{format_bytes(seen.weight_bytes_int8)} as int8"
+    if seen.weight_bytes_float:
+        weights += f", {format_bytes(seen.weight_bytes_float)} as float"
+    summary.add_row("Weights", weights)
+    peak = f"{format_bytes(seen.peak_live_bytes_int8)} of int8 activations at {seen.peak_step}"
+    summary.add_row("Peak", Text(peak))
+    fused = sum(layer.fused for layer in seen.layers)
+    if fused:
+        summary.add_row("Fused", f"{fused}, listed with no line of their own")
+    title = Text(f"{seen.name} ({seen.kind}), {shapes}", style="bold")
+    return Group(title, table, Text(""), summary)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
 
 
 def targets_table(profiles: list[DeviceProfile]) -> RenderableType:
