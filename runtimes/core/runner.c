@@ -9,7 +9,11 @@
 #define MODEL_NAME "model"
 #endif
 
-#define IO_MEMORY __attribute__((section(".bss.model_io"), aligned(16)))
+#ifndef MODEL_ALIGNMENT
+#define MODEL_ALIGNMENT 16
+#endif
+
+#define IO_MEMORY __attribute__((section(".bss.model_io"), aligned(MODEL_ALIGNMENT)))
 
 IO_MEMORY model_input_t runner_input[MODEL_INPUT_BYTES / sizeof(model_input_t)];
 IO_MEMORY model_output_t runner_output[MODEL_OUTPUT_BYTES / sizeof(model_output_t)];
