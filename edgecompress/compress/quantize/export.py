@@ -135,7 +135,7 @@ class _Writer:
         return set(self._sharing.fused.values())
 
     def _constant(self, name: str, value: np.ndarray) -> str:
-        self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self._initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def _emit(self, operator: str, inputs: list[str], name: str, output: str, **attributes: Any):
