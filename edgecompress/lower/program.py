@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from edgecompress.errors import BadData
 from edgecompress.records import TensorSpec
 
 if TYPE_CHECKING:
@@ -122,3 +123,61 @@ class Program:
     @property
     def constant_bytes(self) -> int:
         return sum(array.nbytes for array in self.constants)
+
+
+def quantize_input(program: Program, x: np.ndarray, index: int = 0) -> np.ndarray:
+    """A real-valued sample in the source's layout as the bytes the device takes.
+
+    Args:
+        x: float array of the source model's input shape (NCHW for ONNX), batch 1; a missing batch
+            axis is added.
+
+    Returns:
+        C-contiguous array of `program.inputs[index]`'s shape and dtype: round(x / scale) +
+        zero_point (half to even, as ONNX QuantizeLinear), saturated.
+
+    Raises:
+        BadData: the shape is not the input's.
+    """
+    spec = program.inputs[index]
+    source_shape = _source_shape(spec)
+    array = np.asarray(x)
+    if array.shape == source_shape[1:]:
+        array = array[None]
+    if array.shape != source_shape:
+        raise BadData(f"Input '{spec.name}' takes {source_shape}; the sample is {array.shape}.")
+    if spec.scale is not None:
+        quotient = np.round(array.astype(np.float32) / np.float32(spec.scale))
+        limits = np.iinfo(spec.dtype)
+        array = np.clip(quotient + spec.zero_point, limits.min, limits.max)
+    if spec.source_layout == "NCHW":
+        array = array.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(array.astype(spec.dtype))
+
+
+def dequantize_output(program: Program, q: np.ndarray, index: int = 0) -> np.ndarray:
+    """What the device wrote, as float32 in the source's layout and shape.
+
+    Raises:
+        BadData: the element count is not the output's.
+    """
+    spec = program.outputs[index]
+    array = np.asarray(q)
+    if array.size != int(np.prod(spec.shape)):
+        raise BadData(
+            f"Output '{spec.name}' has {int(np.prod(spec.shape))} elements, not {array.size}."
+        )
+    array = array.reshape(spec.shape)
+    if spec.source_layout == "NCHW":
+        array = array.transpose(0, 3, 1, 2)
+    if spec.scale is None:
+        return np.ascontiguousarray(array)
+    real = (array.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
+    return np.ascontiguousarray(real)
+
+
+def _source_shape(spec: TensorSpec) -> tuple[int, ...]:
+    if spec.source_layout != "NCHW":
+        return spec.shape
+    batch, height, width, channels = spec.shape
+    return batch, channels, height, width

@@ -89,6 +89,10 @@ class Graph:
         expression = self.root(expression)
         return self.bindings.get(expression, expression)
 
+    def arguments(self, expression: relax.Expr) -> list[relax.Var]:
+        """The variables a value is computed from, tuples opened."""
+        return _arguments(self.value(expression))
+
     def call(self, expression: relax.Expr, op: str | None = None) -> relax.Call | None:
         """The operator call a value is bound to; None if it is none (or not `op`)."""
         bound = self.value(expression)
@@ -125,6 +129,40 @@ class Graph:
         rank = len(self.shape(expression))
         axis = axis % rank
         return (0, 3, 1, 2)[axis] if self.is_image(expression) else axis
+
+    def storage(self, expression: relax.Expr) -> np.ndarray:
+        """For each position of the tensor in device memory, its linear index in the source."""
+        shape = self.shape(expression)
+        index = np.arange(int(np.prod(shape))).reshape(shape)
+        return (index.transpose(0, 2, 3, 1) if self.is_image(expression) else index).reshape(-1)
+
+    def storage_order(self, value: relax.Expr) -> np.ndarray | None:
+        """The NHWC order a flattened image is left in, when only dense layers read it.
+
+        Device element i of `value` is then source element `order[i]`: a dense layer permutes its
+        weight columns once, at compile time, and the flatten costs nothing. None when the value is
+        stored in the source's own order.
+        """
+        reshape = self.call(value, "reshape")
+        shape = self.shape(value)
+        if reshape is None or len(shape) != 2 or shape[0] != 1:
+            return None
+        order = self.storage(reshape.args[0])
+        if (order == np.arange(order.size)).all() or self.root(value) in self.outputs:
+            return None
+        return order if self._only_dense_reads(self.root(value)) else None
+
+    def _only_dense_reads(self, value: relax.Expr) -> bool:
+        for reader in self.users[value]:
+            if self.call(reader, "dequantize") is None or reader in self.outputs:
+                return False
+            for user in self.users[reader]:
+                matmul = self.call(user, "matmul")
+                if matmul is None or self.root(matmul.args[0]) != reader:
+                    return False
+                if self.quantized_constant(matmul.args[1]) is None:
+                    return False
+        return True
 
     def constant(self, expression: relax.Expr) -> np.ndarray | None:
         """numpy value of a constant, through permute_dims, reshape and broadcasts; else None."""

@@ -1,0 +1,76 @@
+"""What a module may contain after each stage, written down and checked."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax, tirx
+
+from edgecompress.errors import BuildFailed
+from edgecompress.lower.program import Program
+
+_INTEGER_OPERATORS = ("relax.call_tir", "relax.reshape")
+_BUFFER_OPERATORS = ("relax.builtin.alloc_tensor", "relax.memory.alloc_tensor", "relax.reshape")
+
+
+def _bindings(module: tvm.IRModule) -> list[tuple[relax.Var, relax.Expr]]:
+    return [
+        (binding.var, binding.value)
+        for block in module["main"].body.blocks
+        for binding in block.bindings
+    ]
+
+
+def check_integer_only(module: tvm.IRModule) -> None:
+    """After integerize: kernel calls and reshapes on int8 tensors, nothing else.
+
+    Raises:
+        BuildFailed: naming the first binding that is anything else.
+    """
+    for variable, value in _bindings(module):
+        if isinstance(value, (relax.Var, relax.Tuple)):
+            continue
+        op = value.op.name if isinstance(value, relax.Call) else type(value).__name__
+        if op not in _INTEGER_OPERATORS or str(variable.ty.dtype) != "int8":
+            raise BuildFailed(f"After integerize '{variable}' is still {op} of {variable.ty}.")
+
+
+def check_tir_calls_only(module: tvm.IRModule) -> None:
+    """After bufferize: allocations, reshapes and calls of PrimFuncs with static shapes.
+
+    Raises:
+        BuildFailed: naming the first binding that is anything else.
+    """
+    for variable, value in _bindings(module):
+        if not isinstance(value, relax.Call):
+            continue
+        if isinstance(value.op, tvm.ir.Op):
+            legal = value.op.name in _BUFFER_OPERATORS
+        else:
+            called = isinstance(value.op, tvm.ir.GlobalVar)
+            legal = called and isinstance(module[value.op], tirx.PrimFunc)
+        if not legal:
+            raise BuildFailed(f"After bufferize '{variable}' is {value.op}, not a kernel call.")
+
+
+def check_placed(program: Program) -> None:
+    """After place: every arena buffer lies inside the arena, and live ones never overlap.
+
+    Raises:
+        BuildFailed: naming the buffers.
+    """
+    inside = [buffer for buffer in program.buffers.values() if buffer.location == "arena"]
+    for buffer in inside:
+        end = buffer.offset_bytes + buffer.size_bytes
+        if buffer.offset_bytes % program.arena_alignment or end > program.arena_bytes:
+            raise BuildFailed(
+                f"Buffer {buffer.name} ends at {end}; the arena has {program.arena_bytes} bytes."
+            )
+    for index, one in enumerate(inside):
+        for two in inside[index + 1 :]:
+            live = one.first_step <= two.last_step and two.first_step <= one.last_step
+            shared = (
+                one.offset_bytes < two.offset_bytes + two.size_bytes
+                and two.offset_bytes < one.offset_bytes + one.size_bytes
+            )
+            if live and shared:
+                raise BuildFailed(f"Buffers {one.name} and {two.name} overlap while both live.")

@@ -1,0 +1,47 @@
+"""The numpy twin of a Program: every step's `kernel.reference`, nothing of TVM's code generation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgecompress.errors import BadData, BuildFailed
+from edgecompress.lower.program import Program, Step
+
+
+def run(program: Program, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Every step's output for one input, by step name, in order.
+
+    Args:
+        x: device array of the program's single input (`quantize_input`).
+
+    Raises:
+        BadData: x has another shape or dtype.
+        BuildFailed: a step is a float operator, which has no twin.
+    """
+    spec = program.inputs[0]
+    if len(program.inputs) != 1 or x.shape != spec.shape or str(x.dtype) != spec.dtype:
+        raise BadData(
+            f"Input '{spec.name}' is {spec.dtype} {spec.shape}; given {x.dtype} {x.shape}."
+        )
+    values = {program.input_buffers[0]: x}
+    outputs = {}
+    for step in program.steps:
+        if step.kernel is None:
+            raise BuildFailed(f"Step {step.name} stays float and has no numpy twin.")
+        arrays = _arguments(program, step, values)
+        result = np.ascontiguousarray(step.kernel.reference(*arrays))
+        outputs[step.name] = values[step.output] = result
+    return outputs
+
+
+def _arguments(program: Program, step: Step, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """A step's inputs in the shapes its kernel declares: a reshape has no step of its own."""
+    arrays = []
+    parameters = program.functions[step.function].params
+    for argument, parameter in zip(step.arguments[:-1], parameters, strict=False):
+        if argument.kind == "buffer":
+            array = values[argument.name]
+        else:
+            array = program.constants[int(argument.name)]
+        arrays.append(array.reshape([int(size) for size in parameter.ty.shape]))
+    return arrays
