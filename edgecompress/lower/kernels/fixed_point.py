@@ -109,29 +109,6 @@ def half_of_one_plus(raw: Any) -> Any:
     return ((raw.astype("int64") + 2**31) >> 1).astype("int32")
 
 
-def logistic(raw: np.ndarray, integer_bits: int = 4) -> np.ndarray:
-    """1 / (1 + exp(-x)) in Q0.31 for x in Q`integer_bits`: gemmlowp's `logistic`."""
-    magnitude = np.abs(raw.astype(np.int64)).astype(np.int32)
-    positive = reciprocal_of_one_plus(exp_of_negative(-magnitude, integer_bits))
-    result = np.where(raw > 0, positive, np.int32(INT32_MAX) - positive)
-    return np.where(raw == 0, np.int32(2**30), result).astype(np.int32)
-
-
-def tanh(raw: np.ndarray, integer_bits: int = 4) -> np.ndarray:
-    """tanh(x) in Q0.31 for x in Q`integer_bits`: gemmlowp's `tanh`."""
-    magnitude = np.abs(raw.astype(np.int64)).astype(np.int32)
-    # exp(-2 |x|): the same bits read with one more integer bit are twice the value
-    exponential = exp_of_negative(-magnitude, integer_bits + 1)
-    half = half_of_one_plus(exponential)
-    x = doubling_high_multiply(half, NEWTON_SLOPE) + np.int32(NEWTON_START)
-    for _ in range(3):
-        error = np.int32(1 << 29) - doubling_high_multiply(half, x)
-        x = x + _saturating_shift_left(doubling_high_multiply(x, error), 2)
-    positive = _saturating_shift_left(x - np.int32(1 << 29), 2)
-    result = np.where(raw > 0, positive, -positive)
-    return np.where(raw == 0, np.int32(0), result).astype(np.int32)
-
-
 def input_radius(integer_bits: int, left_shift: int) -> int:
     """Largest |x| that stays in Q`integer_bits` after `left_shift`: LiteRT CalculateInputRadius."""
     return int((2**integer_bits - 1) * 2 ** (31 - integer_bits) / 2**left_shift)

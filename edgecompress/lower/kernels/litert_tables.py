@@ -2,7 +2,8 @@
 
 Each takes (input scale, input zero point, output scale, output zero point) and returns int64
 [256], unclamped, for x = -128 .. 127. Sources: LiteRT kernels/internal/reference/
-{requantize,leaky_relu,hard_swish}.h and integer_ops/{logistic,tanh}.h.
+{requantize,leaky_relu,hard_swish}.h and activations.cc. (LOGISTIC and TANH are float tables in
+LiteRT too.)
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgecompress.lower.kernels import fixed_point
 from edgecompress.lower.kernels.fixed_point import (
     multiply_by_quantized_multiplier,
     quantize_multiplier,
     rounding_shift_right,
 )
 
-_INTEGER_BITS = 4
 _VALUES = np.arange(-128, 128, dtype=np.int32)
 
 
@@ -30,9 +29,18 @@ def _multiplied(value: np.ndarray, real: float) -> np.ndarray:
 def requantize(
     input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
 ) -> np.ndarray:
-    """QUANTIZE from int8 to int8, and relu's before its bounds."""
+    """QUANTIZE from int8 to int8."""
     centred = _VALUES - np.int32(input_zero_point)
     return _multiplied(centred, input_scale / output_scale).astype(np.int64) + output_zero_point
+
+
+def relu(
+    input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+) -> np.ndarray:
+    """RELU and RELU6 before their bounds: QUANTIZE, but the ratio is a float32."""
+    ratio = float(np.float32(input_scale) / np.float32(output_scale))
+    centred = _VALUES - np.int32(input_zero_point)
+    return _multiplied(centred, ratio).astype(np.int64) + output_zero_point
 
 
 def leaky_relu(
@@ -43,48 +51,12 @@ def leaky_relu(
     *,
     alpha: float,
 ) -> np.ndarray:
+    """LEAKY_RELU: a multiplier for each sign, both products of float32."""
     centred = _VALUES - np.int32(input_zero_point)
-    ratio = input_scale / output_scale
-    positive, negative = _multiplied(centred, ratio), _multiplied(centred, ratio * alpha)
+    slope = np.float32(input_scale) * np.float32(alpha) / np.float32(output_scale)
+    ratio = np.float32(input_scale) / np.float32(output_scale)
+    positive, negative = _multiplied(centred, float(ratio)), _multiplied(centred, float(slope))
     return np.where(centred >= 0, positive, negative).astype(np.int64) + output_zero_point
-
-
-def _saturating_curve(
-    function: Callable[[np.ndarray, int], np.ndarray],
-    output_bits: int,
-    output_zero_point: int,
-    input_scale: float,
-    input_zero_point: int,
-) -> np.ndarray:
-    """A Q0.31 curve of x in Q4.27; inputs past the Q4 range give the ends."""
-    mantissa, exponent = quantize_multiplier(input_scale * 2.0 ** (31 - _INTEGER_BITS))
-    radius = fixed_point.input_radius(_INTEGER_BITS, int(exponent))
-    centred = _VALUES - np.int32(input_zero_point)
-    inside = np.abs(centred) < radius
-    raw = multiply_by_quantized_multiplier(
-        np.where(inside, centred, 0).astype(np.int32), int(mantissa), int(exponent)
-    )
-    curve = rounding_shift_right(function(raw, _INTEGER_BITS), 31 - output_bits)
-    values = curve.astype(np.int64) + output_zero_point
-    return np.where(inside, values, np.where(centred > 0, 127, -128))
-
-
-def logistic(
-    input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-) -> np.ndarray:
-    """LOGISTIC; its output scale is 1/256 and its zero point -128."""
-    del output_scale
-    return _saturating_curve(
-        fixed_point.logistic, 8, output_zero_point, input_scale, input_zero_point
-    )
-
-
-def tanh(
-    input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-) -> np.ndarray:
-    """TANH; its output scale is 1/128 and its zero point 0."""
-    del output_scale
-    return _saturating_curve(fixed_point.tanh, 7, output_zero_point, input_scale, input_zero_point)
 
 
 def _narrow_doubling_high_multiply(a: np.ndarray, b: int) -> np.ndarray:
@@ -96,7 +68,7 @@ def _saturate16(value: np.ndarray) -> np.ndarray:
     return np.clip(value, -(2**15), 2**15 - 1)
 
 
-def _narrow_multiplier(real: float) -> tuple[int, int]:
+def _narrow_multiplier(real: np.float32) -> tuple[int, int]:
     mantissa, exponent = quantize_multiplier(real)
     return min((int(mantissa) + (1 << 15)) >> 16, 2**15 - 1), int(exponent)
 
@@ -105,9 +77,9 @@ def hard_swish(
     input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
 ) -> np.ndarray:
     """HARD_SWISH: 16-bit arithmetic, 7 more bits than the input."""
-    high_scale = input_scale / 128.0
-    output_factor, output_exponent = _narrow_multiplier(high_scale / output_scale)
-    relu_factor, relu_exponent = _narrow_multiplier(high_scale / (3.0 / 32768.0))
+    high_scale = np.float32(input_scale) / np.float32(128.0)
+    output_factor, output_exponent = _narrow_multiplier(high_scale / np.float32(output_scale))
+    relu_factor, relu_exponent = _narrow_multiplier(high_scale / np.float32(3.0 / 32768.0))
     centred = (_VALUES.astype(np.int64) - input_zero_point) * 128
     on_output_scale = _narrow_doubling_high_multiply(centred, output_factor)
     relu_ish = centred
@@ -120,15 +92,15 @@ def hard_swish(
         relu_ish = rounding_shift_right(relu_ish, -relu_exponent)
     # from [-1, 1] to [0, 1]
     relu_ish = (relu_ish + (1 << 15)) >> 1
-    # truncating here, unlike everywhere else, is LiteRT's own choice
-    product = (on_output_scale * relu_ish) >> 15
+    # truncating toward zero here, unlike everywhere else, is LiteRT's own choice
+    product = on_output_scale * relu_ish
+    product = np.sign(product) * (np.abs(product) >> 15)
     return rounding_shift_right(product, -output_exponent) + output_zero_point
 
 
 ALGORITHMS: dict[str, Callable[..., np.ndarray]] = {
     "requantize": requantize,
+    "relu": relu,
     "nn.leakyrelu": leaky_relu,
-    "sigmoid": logistic,
-    "tanh": tanh,
     "hardswish": hard_swish,
 }

@@ -60,6 +60,13 @@ def _quantize(real: np.ndarray, output: Output) -> np.ndarray:
     return np.clip(np.round(scaled), -1e6, 1e6).astype(np.int64) + output.zero_point
 
 
+def _has_activation(graph: Graph, value: relax.Var) -> bool:
+    """True for quantize(relu(dequantize(x))), whose relu `Graph.output` has made bounds of."""
+    clip = graph.call(value, "clip")
+    quantize = graph.call(value if clip is None else clip.args[0], "quantize")
+    return quantize is not None and graph.op(quantize.args[0]) != "dequantize"
+
+
 def match(graph: Graph, value: relax.Var) -> Match | None:
     """quantize(f(dequantize(x))) for any f made of elementwise operators and scalars.
 
@@ -71,7 +78,10 @@ def match(graph: Graph, value: relax.Var) -> Match | None:
         return None
     x, function = found.x, found.function
     parameters = (x.scale, x.zero_point, output.scale, output.zero_point)
-    litert = litert_tables.ALGORITHMS.get(found.name) if graph.requantize == "tflite" else None
+    name = found.name
+    if name == "requantize" and _has_activation(graph, value):
+        name = "relu"
+    litert = litert_tables.ALGORITHMS.get(name) if graph.requantize == "tflite" else None
     if litert is not None:
         values = litert(*parameters, **found.attributes)
     else:

@@ -68,8 +68,10 @@ def match(graph: Graph, value: relax.Var) -> Match | None:
     if pair is None:
         return None
     output = pair.output
+    # in float32, as LiteRT computes it
+    scales = np.array([pair.first.scale, pair.second.scale, output.scale], np.float32)
     requantize, tables = make_requantize(
-        np.array([pair.first.scale * pair.second.scale / output.scale]),
+        np.array([scales[0] * scales[1] / scales[2]], np.float64),
         form="smmla" if graph.requantize == "smmla" else "double",
         zero_point=output.zero_point,
         low=output.low,

@@ -1,12 +1,17 @@
-"""Padding with the zero point: real zero around an int8 tensor."""
+"""Constant padding of an int8 tensor; real zero is the zero point."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tvm import te, tirx
+from tvm import relax, te, tirx
+
+from edgecompress.lower.kernels.interface import CannotMatch, Match
+
+if TYPE_CHECKING:
+    from edgecompress.lower.passes.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,32 @@ class Pad:
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         widths = list(zip(self.before, self.after, strict=True))
         return np.pad(arrays[0], widths, constant_values=self.fill)
+
+
+def match(graph: Graph, value: relax.Var) -> Match | None:
+    """quantize(nn.pad(dequantize(x))) with x's own scale.
+
+    Raises:
+        CannotMatch: the scale changes, or the padding is not constant.
+    """
+    output = graph.output(value)
+    call = None if output is None else graph.call(output.source, "nn.pad")
+    x = None if call is None else graph.activation(call.args[0])
+    if output is None or call is None or x is None:
+        return None
+    if str(call.attrs.pad_mode) != "constant":
+        raise CannotMatch(f"{call.attrs.pad_mode} padding; constant padding is supported")
+    if (output.scale, output.zero_point) != (x.scale, x.zero_point):
+        raise CannotMatch("padding must keep its input's scale and zero point")
+    if (output.low, output.high) != (-128, 127):
+        raise CannotMatch("an activation right after padding: put it before")
+    fill = round(float(call.attrs.pad_value) / x.scale) + x.zero_point
+    widths = [int(width) for width in call.attrs.pad_width]
+    rank = len(widths) // 2
+    before, after = [0] * rank, [0] * rank
+    for axis in range(rank):
+        device_axis = graph.device_axis(x.value, axis)
+        before[device_axis], after[device_axis] = widths[2 * axis : 2 * axis + 2]
+    shape = graph.device_shape(x.value)
+    fill = int(np.clip(fill, -128, 127))
+    return Match(Pad(shape, tuple(before), tuple(after), fill), (x.value,))

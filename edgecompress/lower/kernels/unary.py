@@ -87,9 +87,7 @@ def _name(graph: Graph, source: relax.Expr) -> tuple[str, dict[str, float]]:
     if op == "dequantize":
         return "requantize", {}
     if call is not None and graph.activation(call.args[0]) is not None:
-        if op == "nn.leakyrelu":
-            return op, {"alpha": float(call.attrs.alpha)}
-        return (op, {}) if op in ("sigmoid", "tanh") else ("", {})
+        return (op, {"alpha": float(call.attrs.alpha)}) if op == "nn.leakyrelu" else ("", {})
     return ("hardswish", {}) if _is_hardswish(graph, source) else ("", {})
 
 
