@@ -1,4 +1,4 @@
-"""The numpy twin of a Program: every step's `kernel.reference`, nothing of TVM's code generation."""
+"""The numpy twin of a Program: each step's `kernel.reference`, nothing of TVM's code generation."""
 
 from __future__ import annotations
 
