@@ -115,8 +115,15 @@ def _read_onnx(path: Path, input_shape: tuple[int, ...] | None) -> Source:
         model = onnx.load_model(path)
         if not model.graph.node:
             raise ValueError("it holds no graph")
-        onnx.checker.check_model(model)
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        # The checker wants the output's shape written down, which exporters may leave out.
+        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))
+    except (
+        DecodeError,
+        OSError,
+        ValueError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         raise UnreadableModel(
             f"'{path}' is not a valid ONNX model: {first_line(error)}.",
             next_step="Check that the file is complete and ends where its exporter ended it.",
