@@ -237,10 +237,12 @@ def _verification(result: Result) -> Text:
     if not checked.samples:
         return Text("not run", style="yellow")
     kind = "bit-exact" if checked.exact else "not bit-exact"
+    if checked.tolerance is not None:
+        kind = f"float layers within {checked.tolerance:g} of their largest value"
     layers, samples = _counted(checked.layers, "layer"), _counted(checked.samples, "sample")
     return Text(
         f"{kind}: {' = '.join(checked.sides)}, {layers} × {samples}",
-        style="green" if checked.exact else "red",
+        style="green" if checked.agrees else "red",
     )
 
 

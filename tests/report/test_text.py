@@ -108,6 +108,15 @@ def test_first_difference_is_named_with_both_values() -> None:
     assert "differs first at conv_2 element [0, 1, 2, 3]: host 4 and device -7" in text
 
 
+def test_float_rounding_is_called_by_its_name() -> None:
+    verified = Verification(
+        exact=False, layers=3, samples=2, sides=("host", "device"), tolerance=1e-5
+    )
+    text = " ".join(report_text(make_result(verified=verified)).split())
+    assert "float layers within 1e-05 of their largest value: host = device" in text
+    assert "bit-exact" not in text
+
+
 def test_float_layers_are_listed_and_long_lists_cut() -> None:
     names = tuple(f"layer_{index}" for index in range(11))
     text = " ".join(report_text(make_result(float_layers=names)).split())
