@@ -118,23 +118,23 @@ def deploy(
 
 
 def device_inputs(program: Program, samples: np.ndarray | None, count: int) -> np.ndarray:
-    """[n, ...] inputs as the image takes them: real samples quantized, else seeded noise."""
+    """[n, *input shape] as the image takes them: real samples quantized, else seeded noise."""
     from edgecompress.lower.program import quantize_input
 
     if samples is not None and len(samples):
-        return np.stack([quantize_input(program, sample[None])[0] for sample in samples[:count]])
+        return np.stack([quantize_input(program, sample) for sample in samples[:count]])
     spec = program.inputs[0]
     random = np.random.default_rng(0)
-    shape = (count, *spec.shape[1:])
+    shape = (count, *spec.shape)
     if spec.dtype == "float32":
         return random.standard_normal(shape).astype(np.float32)
     return random.integers(-128, 128, shape).astype(spec.dtype)
 
 
 def real_inputs(program: Program, inputs: np.ndarray) -> np.ndarray:
-    """Device inputs [n, ...] back in real units and the source model's own layout."""
+    """Device inputs [n, 1, ...] as [n, ...] in real units and the source model's own layout."""
     spec = program.inputs[0]
-    real = inputs.astype(np.float32)
+    real = inputs.astype(np.float32).reshape(len(inputs), *spec.shape[1:])
     if spec.scale is not None:
         real = (real - spec.zero_point) * np.float32(spec.scale)
     return real.transpose(0, 3, 1, 2) if spec.source_layout == "NCHW" else real

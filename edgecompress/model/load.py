@@ -14,7 +14,7 @@ from edgecompress.errors import BadInput, EdgeCompressError, UnreadableModel
 from edgecompress.model.export import export_module, export_program, first_line
 from edgecompress.model.normalize import fix_shapes, normalize, real_inputs, strip_descriptions
 from edgecompress.model.symbols import call_symbol, is_symbol
-from edgecompress.model.tflite_file import require_int8
+from edgecompress.model.tflite_file import read_graph, require_int8
 
 _FORMS = "demo, a .onnx, .pt2 or .tflite file, or pkg.mod:callable returning an nn.Module"
 
@@ -35,6 +35,16 @@ class Source:
     onnx: onnx.ModelProto | None = field(repr=False)
     tflite: bytes | None = field(repr=False)
     hash: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of the one input, batch 1 included, in the source's own layout."""
+        if self.tflite is not None:
+            graph = read_graph(self.tflite, self.name)
+            return graph.tensors[graph.inputs[0]].shape
+        assert self.onnx is not None
+        dimensions = real_inputs(self.onnx)[0].type.tensor_type.shape.dim
+        return tuple(dimension.dim_value for dimension in dimensions)
 
 
 def load_source(
