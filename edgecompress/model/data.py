@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,18 +103,25 @@ def _read(spec: str | None, input_shape: tuple[int, ...]) -> tuple[Mapping[str, 
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    advice = "Write it with numpy.savez(path, x=x, y=y)."
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise BadData(f"'{path}' is a single array, not a .npz archive.", next_step=advice)
+        with archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
-        if "allow_pickle" in str(error) or "pickled" in str(error):
+    except BadData:
+        raise
+    except Exception as error:
+        # numpy reads headers as Python text, so damage surfaces as almost any exception.
+        if "pickle" in str(error):
             raise BadData(
                 f"'{path}' holds pickled objects, which can run code.",
                 next_step="Save plain numeric arrays with numpy.savez(path, x=x, y=y).",
             ) from error
+        kind = type(error).__name__
         raise BadData(
-            f"'{path}' is not a readable .npz archive: {error}.",
-            next_step="Write it with numpy.savez(path, x=x, y=y).",
+            f"'{path}' is not a readable .npz archive ({kind}).", next_step=advice
         ) from error
 
 

@@ -101,9 +101,7 @@ def test_gemm(attributes: dict, initializers: list, inputs: str, tmp_path: Path)
 @pytest.mark.parametrize("order", ["m b", "b m"])
 def test_matmul_takes_the_following_constant_as_bias(order: str, tmp_path: Path):
     nodes = [node("MatMul", "x w", "m"), node("Add", order)]
-    trainable = check_equal(
-        graph(nodes, ROWS, [constant("w", 12, 5), constant("b", 5)]), tmp_path
-    )
+    trainable = check_equal(graph(nodes, ROWS, [constant("w", 12, 5), constant("b", 5)]), tmp_path)
     assert layers(trainable) == ["Linear"]
 
 

@@ -34,7 +34,7 @@ def one_line(error: pytest.ExceptionInfo[EdgeCompressError]) -> str:
 
 
 def check_same(spec: str, module: torch.nn.Module, shape: tuple[int, ...], **options: object):
-    """The trainable form, onnxruntime and the module itself agree at batch 1; returns the source."""
+    """The trainable form, onnxruntime and the module itself agree; returns the source."""
     source = load_source(spec, **options)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     with torch.no_grad():
