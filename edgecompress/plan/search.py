@@ -37,6 +37,8 @@ Effort = Literal["fast", "balanced"]
 
 _CALIBRATION_SAMPLES = 512
 _JUDGED_SAMPLES = 1000
+_CHECKED_SAMPLES = 200
+"""Validation samples `distill` checks itself on during the short runs that rank candidates."""
 _THREADS = 2
 
 
@@ -51,7 +53,7 @@ class _Schedule:
 
 
 _SCHEDULES: dict[Effort, _Schedule] = {
-    "fast": _Schedule(40, 300, 20, 3e7),
+    "fast": _Schedule(30, 240, 15, 3e7),
     "balanced": _Schedule(80, 2000, 40, 1e8),
 }
 
@@ -184,7 +186,13 @@ def _judge(
     Each is also predicted again from its real graph: what does not fit there is not a candidate.
     """
     calibration = calibration_samples(splits, plan.seed)
-    teacher = outputs(trainable, torch.from_numpy(splits.validation.x[:_JUDGED_SAMPLES]))
+    held_out = splits.validation if len(splits.validation.x) else splits.train
+    teacher = outputs(trainable, torch.from_numpy(held_out.x[:_JUDGED_SAMPLES]))
+    checked = Dataset(
+        held_out.x[:_CHECKED_SAMPLES],
+        None if held_out.y is None else held_out.y[:_CHECKED_SAMPLES],
+    )
+    short = replace(splits, validation=checked)
     ranked: list[tuple[tuple[float, float], Candidate]] = []
     overs: list[Prediction] = []
     for candidate in candidates:
@@ -198,10 +206,8 @@ def _judge(
         if len(candidates) == 1:
             return candidate
         steps = schedule.judge_steps
-        student = distill(
-            student, trainable, splits, steps=steps, seed=plan.seed, progress=progress
-        )
-        found = score(student, teacher, splits.validation)
+        student = distill(student, trainable, short, steps=steps, seed=plan.seed, progress=progress)
+        found = score(student, teacher, held_out)
         progress.note(f"Candidate '{candidate.name}': {found[0]:.2f} % after {steps} steps.")
         ranked.append((found, candidate))
     if not ranked:
