@@ -114,7 +114,8 @@ def _link_firmware(program: Program, profile: DeviceProfile, work: Path) -> str:
     if profile.kind == "mcu":
         script = linker_script(profile, alignment=program.arena_alignment)
         (work / "memory.ld").write_text(script, encoding="ascii")
-        arguments += ["-nostdlib", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
+        # -g keeps the symbol table, which faults and debuggers read; memory.ld drops .debug_*.
+        arguments += ["-g", "-nostdlib", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
         libraries = ["-lcompiler_rt"]
     else:
         arguments += ["-static", "-Wl,-T,runtime/startup/host.ld"]
