@@ -169,6 +169,7 @@ def _compile_several(
         exit_code = max(exit_code, result_exit_code(result))
         if not as_json:
             show_result(result, folder, as_json=False)
+            print()
     if as_json:
         print(json.dumps({"results": results, "errors": errors}, indent=2))
     return exit_code

@@ -140,11 +140,15 @@ def _stdout_on_stderr() -> Iterator[None]:
 
 
 def show(renderable: RenderableType) -> None:
-    """A table on stdout: the terminal's width, or 100 columns in a pipe."""
-    from rich.console import Console
+    """A table on stdout: coloured and as wide as a terminal, plain text in a pipe."""
+    if sys.stdout.isatty():
+        from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 100
-    Console(file=sys.stdout, width=width, highlight=False).print(renderable)
+        Console(file=sys.stdout, highlight=False).print(renderable)
+    else:
+        from edgecompress.report.text import plain_text
+
+        sys.stdout.write(plain_text(renderable))
 
 
 def show_result(result: Result, output: Path | None, *, as_json: bool) -> None:

@@ -41,12 +41,17 @@ def render(result: Result, *, folder: Path | None = None) -> RenderableType:
 
 def report_text(result: Result, *, folder: Path | None = None) -> str:
     """The same report as plain text, at most 100 columns wide, ending in a newline."""
+    return plain_text(render(result, folder=folder))
+
+
+def plain_text(renderable: RenderableType) -> str:
+    """Any table as text for files and pipes: no colour, no trailing spaces, 100 columns."""
     console = Console(
         file=StringIO(), width=REPORT_COLUMNS, color_system=None, force_terminal=False,
         legacy_windows=False, highlight=False,
     )  # fmt: skip
     with console.capture() as capture:
-        console.print(render(result, folder=folder))
+        console.print(renderable)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
@@ -250,9 +255,12 @@ def _against_source(result: Result) -> Text | None:
     compared = result.against_source
     if compared is None:
         return None
+    samples = _counted(compared.samples, "sample")
+    if compared.max_abs_error == 0:
+        return Text(f"outputs equal those of {compared.reference} ({samples})")
     text = (
         f"outputs differ from {compared.reference} by {compared.mean_abs_error:.3g} on average, "
-        f"{compared.max_abs_error:.3g} at most ({_counted(compared.samples, 'sample')})"
+        f"{compared.max_abs_error:.3g} at most ({samples})"
     )
     if compared.top1_agreement_percent is not None:
         text += f"; same top-1 on {compared.top1_agreement_percent:.1f} %"

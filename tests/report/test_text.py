@@ -138,6 +138,14 @@ def test_comparison_with_the_source_model_is_shown() -> None:
     assert "same top-1 on 99.0 %" in text
 
 
+def test_equal_outputs_are_called_equal() -> None:
+    compared = SourceComparison(
+        reference="LiteRT", samples=1000, max_abs_error=0.0, mean_abs_error=0.0
+    )
+    text = report_text(make_result(against_source=compared))
+    assert "outputs equal those of LiteRT (1,000 samples)" in text
+
+
 def test_plan_line_counts_what_was_done() -> None:
     text = " ".join(report_text(make_result()).split())
     assert "int8, 2 channel groups narrowed, 1 layer factorized, 120 fine-tuning steps" in text
