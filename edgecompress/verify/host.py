@@ -16,7 +16,7 @@ import numpy as np
 
 from edgecompress.errors import BadData, BuildFailed
 from edgecompress.link.image import build_library
-from edgecompress.link.toolchain import ToolchainRefused, compile_c, run_zig, target_flags
+from edgecompress.link.toolchain import compile_c, run_zig, target_flags
 from edgecompress.lower.memory.arena import place
 from edgecompress.lower.program import Program
 from edgecompress.records import TensorSpec
@@ -190,23 +190,19 @@ def _load(program: Program) -> ctypes.CDLL:
         (folder / "batch.c").write_text(_BATCH_SOURCE, encoding="ascii")
         objects = compile_c(["batch.c"], ["-fPIC", "-O2"], profile, folder=folder)
         objects += [f"lib/{name}.o" for name in ("kernels", "model", "weights")]
-        _link_shared(objects, profile, folder)
+        command = ["cc", *target_flags(profile), "-shared", *objects]
+        # This process has the C library already, and zig would build one for half a minute.
+        bare = [*command, "-nostdlib", "-Wl,--gc-sections", "-o", "bare.so"]
+        run_zig(bare, folder=folder, what="linking the host build")
         try:
-            return ctypes.CDLL(str(folder / "libmodel.so"))
+            return ctypes.CDLL(str(folder / "bare.so"))
+        except OSError:  # a float kernel asks for more than this process has loaded
+            whole = [*command, "-lm", "-o", "whole.so"]
+            run_zig(whole, folder=folder, what="linking the host build")
+        try:
+            return ctypes.CDLL(str(folder / "whole.so"))
         except OSError as error:
             raise BuildFailed(f"The host build does not load: {error}.") from None
-
-
-def _link_shared(objects: list[str], profile: DeviceProfile, folder: Path) -> None:
-    """libmodel.so without the C library where it can be: zig builds one for half a minute."""
-    command = ["cc", *target_flags(profile), "-O2", "-shared", *objects, "-o", "libmodel.so"]
-    what = "linking the host build"
-    try:
-        run_zig([*command, "-nostdlib", "-lcompiler_rt", "-Wl,-z,defs"], folder=folder, what=what)
-    except ToolchainRefused as refusal:
-        if "undefined symbol" not in refusal.output:
-            raise
-        run_zig([*command, "-lm"], folder=folder, what=what)  # float kernels want mathematics
 
 
 def _packed(x: np.ndarray, spec: TensorSpec) -> np.ndarray:
