@@ -107,11 +107,18 @@ _OPTION_TABLES = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One operator of a model: its output tensor and the activations it reads."""
+    """One operator of a model: the activations it reads, its first constant's size, its output.
+
+    `inputs` are seen through reshapes, which are only other names for the same bytes.
+    """
 
     op: str
     inputs: tuple[int, ...]
+    constant_size: int
     output: int
+
+
+_RESHAPES = ("RESHAPE", "EXPAND_DIMS", "SQUEEZE")
 
 
 class Reference:
@@ -126,10 +133,23 @@ class Reference:
         self._interpreter.allocate_tensors()
         self.inputs = [entry["index"] for entry in self._interpreter.get_input_details()]
         self.output = self._interpreter.get_output_details()[0]["index"]
-        self.layers = [
-            Layer(entry["op_name"], tuple(map(int, entry["inputs"])), int(entry["outputs"][0]))
-            for entry in self._interpreter._get_ops_details()
-        ]
+        self.layers = self._layers()
+
+    def _layers(self) -> list[Layer]:
+        """The operators that compute something, in the file's order."""
+        layers: list[Layer] = []
+        original = {index: index for index in self.inputs}
+        for entry in self._interpreter._get_ops_details():
+            inputs, output = [int(index) for index in entry["inputs"]], int(entry["outputs"][0])
+            varying = tuple(original[index] for index in inputs if index in original)
+            if entry["op_name"] in _RESHAPES:
+                original[output] = varying[0]
+                continue
+            fixed = [index for index in inputs if index not in original and index >= 0]
+            size = self._interpreter.get_tensor(fixed[0]).size if fixed else 0
+            original[output] = output
+            layers.append(Layer(entry["op_name"], varying, size, output))
+        return layers
 
     @property
     def input_shapes(self) -> list[tuple[int, ...]]:
