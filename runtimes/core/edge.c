@@ -9,7 +9,8 @@
 #define READ_LIMIT_BYTES 16384
 #define LOAD_LIMIT_BYTES 64
 
-static uint32_t next_step = MODEL_STEP_COUNT;
+/* 0 before `edge begin`, then one more than the next step: all zeros costs no flash. */
+static uint32_t next_step_plus_one;
 
 typedef struct {
   uint8_t *bytes;
@@ -60,7 +61,7 @@ static void edge_run(void) {
 }
 
 static void edge_begin(void) {
-  next_step = 0;
+  next_step_plus_one = 1;
   print_text("e2-begin\r\n");
 }
 
@@ -69,14 +70,14 @@ static void edge_step(char *arguments) {
   char *word = next_word(&arguments);
   if (word == 0 || parse_unsigned(word, MODEL_STEP_COUNT - 1, &step) != 0) {
     reply_error("Command 'edge step' requires a step of the model", "");
-  } else if (step != next_step) {
+  } else if (step + 1 != next_step_plus_one) {
     /* A later step would read memory the earlier ones have not written. */
     reply_error("Steps run in order after 'edge begin'", "");
   } else {
     uint64_t before = port_ticks();
     model_run_step((int)step, runner_input, runner_output);
     uint64_t after = port_ticks();
-    next_step = step + 1;
+    next_step_plus_one = step + 2;
     print_ticks(before, after);
   }
 }

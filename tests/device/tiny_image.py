@@ -68,7 +68,11 @@ __attribute__((noinline)) static void misbehave(int how) {
   if (how == -124) for (;;) __asm__ volatile("");
   if (how == -123) (void)*(volatile uint8_t *)RAM_END;
   if (how == -122) (void)*(volatile uint32_t *)(PORT_UART_BASE + 0xFE0);
-  if (how == -121) { volatile uint8_t deep[2000]; deep[0] = 1; (void)deep[0]; }
+  if (how == -121) {
+    uint8_t deep[2000];
+    deep[0] = 1;
+    __asm__ volatile("" ::"r"(deep) : "memory");
+  }
 #else
   if (how == -128) *(volatile int *)0 = 1;
   if (how == -124) for (;;) __asm__ volatile("");
@@ -116,7 +120,7 @@ def build_tiny_image(profile: DeviceProfile, folder: Path, *, slip: str = "") ->
     sources = [str(c.relative_to(folder)) for part in parts for c in (folder / part).glob("*.c")]
     flags = ["-Icore", "-I.", f"-DSLIP={slip}", f"-DPORT_CLOCK_HZ={profile.core.clock_hz}u"]
     flags.append(f'-DPORT_TARGET_NAME="{profile.name}"')
-    link = ["cc", *target_flags(profile), "-Os"]
+    link = ["cc", *target_flags(profile), "-Os", "-g"]
     if profile.kind == "mcu":
         ram = profile.region("ram")
         flags += [
