@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx.node import map_arg
 
 from edgecompress.errors import UnsupportedOperators
 
@@ -77,7 +78,7 @@ def layer_name(node: torch.fx.Node) -> str:
 def input_nodes(node: torch.fx.Node) -> list[torch.fx.Node]:
     """The activations a node reads, in argument order (x + x lists x twice)."""
     found: list[torch.fx.Node] = []
-    torch.fx.node.map_arg((node.args, node.kwargs), found.append)
+    map_arg((node.args, node.kwargs), found.append)
     return found
 
 

@@ -150,7 +150,7 @@ def _svd(layer: Layer, rank: int, moments: _Moments | None) -> list[tuple[str, L
         ]
     else:
         made = [
-            nn.Conv2d(layer.in_channels, rank, 1, layer.stride, bias=False),
+            nn.Conv2d(layer.in_channels, rank, bias=False, **_window(layer)),
             nn.Conv2d(rank, layer.out_channels, 1),
         ]
     _fill(made[0], first, None)
@@ -166,20 +166,18 @@ def _tucker(
     basis = _output_basis(weight.flatten(1), rank_out, moments)
     core = torch.einsum("oikl,oq,ip->qpkl", weight, basis, up)
     first = nn.Conv2d(layer.in_channels, rank_in, 1, bias=False)
-    middle = nn.Conv2d(
-        rank_in,
-        rank_out,
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        bias=False,
-    )
+    middle = nn.Conv2d(rank_in, rank_out, bias=False, **_window(layer))
     last = nn.Conv2d(rank_out, layer.out_channels, 1)
     _fill(first, down, None)
     _fill(middle, core, None)
     _fill(last, basis, layer.bias)
     return [("first", first), ("core", middle), ("last", last)]
+
+
+def _window(layer: nn.Conv2d) -> dict[str, Any]:
+    """How a convolution moves over the map."""
+    names = ("kernel_size", "stride", "padding", "dilation")
+    return {name: getattr(layer, name) for name in names}
 
 
 def _output_basis(weight: torch.Tensor, rank: int, moments: _Moments | None) -> torch.Tensor:
@@ -220,7 +218,7 @@ def _leading(symmetric: torch.Tensor, rank: int) -> torch.Tensor:
     return vectors * torch.where(signs == 0, 1.0, signs)
 
 
-def _fill(layer: Layer, weight: torch.Tensor, bias: nn.Parameter | None) -> None:
+def _fill(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     layer.weight = nn.Parameter(weight.reshape(layer.weight.shape).float())
     if layer.bias is not None:
         values = torch.zeros_like(layer.bias) if bias is None else bias.detach().clone()

@@ -55,9 +55,8 @@ def _run(model: onnx.ModelProto, x: np.ndarray, batch_size: int) -> np.ndarray:
     )
     name = session.get_inputs()[0].name
     starts = range(0, len(x), batch_size)
-    return np.concatenate(
-        [session.run(None, {name: x[start : start + batch_size]})[0] for start in starts]
-    )
+    batches = (x[start : start + batch_size] for start in starts)
+    return np.concatenate([np.asarray(session.run(None, {name: batch})[0]) for batch in batches])
 
 
 def _symbolic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
