@@ -82,11 +82,11 @@ def linearize(
         reading.last[result.name] = len(reading.steps)
     output_buffers = tuple(result.name for result in results)
     called = {step.function for step in reading.steps}
-    functions = {
-        global_var: tir.with_attr("global_symbol", global_var.name_hint)
-        for global_var, tir in module.functions.items()
-        if isinstance(tir, tirx.PrimFunc) and global_var.name_hint in called
-    }
+    functions = {}
+    for global_var, tir in module.functions.items():
+        symbol = _symbol(global_var.name_hint, kernels)
+        if isinstance(tir, tirx.PrimFunc) and symbol in called:
+            functions[symbol] = tir.with_attr("global_symbol", symbol)
     return Program(
         name=name,
         steps=tuple(reading.steps),
@@ -100,6 +100,11 @@ def linearize(
         requantize=requantize,
         float_layers=tuple(step.name for step in reading.steps if step.is_float),
     )
+
+
+def _symbol(function: str, kernels: dict[str, Kernel]) -> str:
+    """The C symbol: integer kernels bring theirs, TVM's float functions get a prefix."""
+    return function if function in kernels else f"model_float_{function}"
 
 
 def _read(reading: _Reading, variable: relax.Var, value: relax.Expr) -> None:
@@ -136,7 +141,8 @@ def _read_call(reading: _Reading, call: relax.Call) -> None:
     reading.values[target] = reading.buffer(name, reading.unwritten.pop(target), index)
     arguments.append(reading.values[target])
     macs = kernel.macs if kernel is not None else 0
-    reading.steps.append(Step(name, function, tuple(arguments), kernel, op, macs))
+    symbol = _symbol(function, reading.kernels)
+    reading.steps.append(Step(name, symbol, tuple(arguments), kernel, op, macs))
 
 
 def _results(reading: _Reading, result: relax.Expr) -> list[Argument]:
