@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 from typing import Self, TextIO
@@ -147,7 +146,6 @@ def _elapsed_column():
     return Elapsed()
 
 
-def open_progress(stream: TextIO | None = None) -> PlainProgress | BarProgress:
-    """Bars where a person is watching `stream` (default stderr), plain lines otherwise."""
-    stream = sys.stderr if stream is None else stream
+def open_progress(stream: TextIO) -> PlainProgress | BarProgress:
+    """Bars where a person is watching `stream`, plain lines otherwise."""
     return BarProgress(stream) if stream.isatty() else PlainProgress(stream)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgecompress.cli.failures import EXIT_DEVICE_TROUBLE, EXIT_DOES_NOT_FIT, EXIT_FITS
 from edgecompress.cli.live import open_progress
@@ -34,7 +34,7 @@ class Chosen:
     flash: int | None
     ram: int | None
     latency_us: float | None
-    effort: str
+    effort: Literal["fast", "balanced"]
     seed: int
     output: Path | None
     input_shape: tuple[int, ...] | None
