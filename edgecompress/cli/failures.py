@@ -108,5 +108,5 @@ def report_interrupt(exit_code: int) -> Failure:
     how = "terminated" if exit_code == EXIT_TERMINATED else "interrupted"
     message = f"{how}; no unfinished file was left under its final name."
     print(message, file=sys.stderr, flush=True)
-    next_step = "The same command continues after the last finished stage."
+    next_step = "Run the same command again; fit continues after its last finished stage."
     return Failure("Interrupted", message, next_step, exit_code, {})
