@@ -216,5 +216,5 @@ def _splits(train: Dataset, validation: Dataset, test: Dataset, name: str) -> Sp
         for array in (dataset.x, dataset.y):
             if array is not None:
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).data)
     return Splits(train, validation, test, digest.hexdigest(), name)

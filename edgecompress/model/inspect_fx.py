@@ -65,12 +65,13 @@ def inspect_trainable(source: Source) -> StepTable:
 def _step(
     node: fx.Node, modules: Mapping[str, nn.Module], shapes: dict[str, tuple[int, ...]]
 ) -> StepSize:
-    module = modules[node.target] if node.op == "call_module" else None
+    module = modules[str(node.target)] if node.op == "call_module" else None
+    function = getattr(node.target, "__name__", str(node.target))
     fused = isinstance(module, _FUSED) if module is not None else node.target in _FUSED_FUNCTIONS
     first = node.all_input_nodes[0]
     return StepSize(
         name=node.name,
-        op=type(module).__name__ if module is not None else node.target.__name__,
+        op=type(module).__name__ if module is not None else function,
         inputs=tuple(source.name for source in node.all_input_nodes),
         output=node.name,
         output_shape=shapes[node.name],

@@ -16,19 +16,22 @@ _WEIGHTED = {"Conv": 1, "Gemm": 1, "MatMul": 1, "BatchNormalization": 1}
 def name_nodes(model: onnx.ModelProto, operators: frozenset[str]) -> None:
     """Renames, in place, the nodes of the given operator types; every name becomes unique.
 
-    In order of preference a name comes from the exporter's module path, from the name of a weight
-    no other node shares, or from the node's own name. Nodes of other types keep theirs, so that an
-    error about them can be looked up in the user's file.
+    In order of preference a name comes from the name of a weight no other node shares, from the
+    exporter's module path, or from the node's own name. Nodes of other types keep theirs where the
+    exporter recorded nothing, so that an error about them can be looked up in the user's file.
     """
     constants = {initializer.name for initializer in model.graph.initializer}
     uses = Counter(name for node in model.graph.node for name in node.input)
     taken: set[str] = set()
     for index, node in enumerate(model.graph.node):
+        if node.op_type == "Constant":
+            continue
         if node.op_type in operators:
-            name = _module_path(node) or _weight_path(node, constants, uses) or _own_name(node)
+            name = _weight_path(node, constants, uses) or _module_path(node) or _own_name(node)
             node.name = unique(identifier(name or node.op_type.lower()), taken)
-        elif not node.name:
-            node.name = unique(f"{node.op_type}_{index}", taken)
+        else:
+            own = _module_path(node) or node.name or f"{node.op_type}_{index}"
+            node.name = unique(own, taken)
         taken.add(node.name)
 
 
@@ -83,7 +86,9 @@ def _own_name(node: onnx.NodeProto) -> str:
         return "" if _GENERIC.match(node.name) and node.name.startswith("node_") else node.name
     parts = [part for part in node.name.split("/") if part]
     operator = node.op_type.lower()
-    if len(parts) > 1 and re.sub(r"_\d+$", "", parts[-1]).lower() == operator:
+    if len(parts) == 1:
+        return parts[0].lower() if parts[0].lower().startswith(operator) else parts[0]
+    if re.sub(r"_\d+$", "", parts[-1]).lower() == operator:
         *parts, last = parts
         if node.op_type not in _WEIGHTED and "." not in parts[-1] and "_" in last:
             parts.append(last)

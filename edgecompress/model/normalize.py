@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnxslim
 
@@ -11,7 +13,7 @@ from edgecompress.model.importer.operators import OPERATORS
 from edgecompress.model.names import name_nodes
 
 # Merging BatchNormalization away would leave nothing to re-estimate after pruning.
-_KEEP_BATCH_NORMALIZATION = ["FusionConvBN", "FusionConvTransposeBN"]
+_SLIM_OPTIONS: dict[str, Any] = {"skip_fusion_patterns": ["FusionConvBN", "FusionConvTransposeBN"]}
 _HOW = "Give it with --input-shape, e.g. --input-shape 1,3,32,32 (input_shape=(1, 3, 32, 32))."
 
 
@@ -31,7 +33,7 @@ def normalize(
     name_nodes(copy, frozenset(OPERATORS))
     try:
         inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-        slimmed = onnxslim.slim(inferred, skip_fusion_patterns=_KEEP_BATCH_NORMALIZATION)
+        slimmed = onnxslim.slim(inferred, **_SLIM_OPTIONS)
         assert isinstance(slimmed, onnx.ModelProto)
         slimmed = onnx.shape_inference.infer_shapes(slimmed, data_prop=True)
     except Exception as error:

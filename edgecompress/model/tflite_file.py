@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import tflite
 
@@ -79,7 +80,8 @@ def require_int8(content: bytes, name: str) -> None:
 
 
 def _parse(content: bytes) -> TfliteGraph:
-    model = tflite.Model.GetRootAs(content, 0)
+    # The generated readers are untyped, and return None for what is not there.
+    model: Any = tflite.Model.GetRootAs(content, 0)
     subgraph = model.Subgraphs(0)
     tensors = tuple(_tensor(model, subgraph, i) for i in range(subgraph.TensorsLength()))
     operators = []
@@ -99,7 +101,7 @@ def _parse(content: bytes) -> TfliteGraph:
     )
 
 
-def _tensor(model: tflite.Model, subgraph: tflite.SubGraph, index: int) -> TfliteTensor:
+def _tensor(model: Any, subgraph: Any, index: int) -> TfliteTensor:
     tensor = subgraph.Tensors(index)
     shape = tuple(int(size) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
     return TfliteTensor(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import keyword
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -13,6 +15,9 @@ from edgecompress.model.importer.operators import import_nodes
 from edgecompress.model.importer.view import GraphView, Step
 from edgecompress.model.load import Source
 from edgecompress.model.names import identifier, unique
+
+# A layer called "type" or "max" would hide a module's attribute or be renamed by fx.
+_RESERVED = {*dir(fx.GraphModule), *dir(builtins), *keyword.kwlist, "graph", "code", "torch"}
 
 
 @dataclass
@@ -60,9 +65,10 @@ def to_trainable(source: Source) -> Trainable:
 def _build(view: GraphView, steps: list[Step]) -> fx.GraphModule:
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     graph = fx.Graph()
-    values = {view.input_name: graph.placeholder(identifier(view.input_name))}
+    placeholder = unique(identifier(view.input_name), _RESERVED)
+    values = {view.input_name: graph.placeholder(placeholder)}
     # A placeholder shares the graph's name space with the layers.
-    taken = {identifier(view.input_name)}
+    taken = {*_RESERVED, placeholder, "output"}
     for step in steps:
         inputs = [values[name] for name in step.inputs]
         result = inputs[0]

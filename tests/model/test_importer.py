@@ -269,3 +269,20 @@ def test_names_are_identifiers_and_say_where_a_layer_is(tmp_path: Path):
     ]
     targets = [n.target for n in trainable.graph.graph.nodes if n.op == "call_module"]
     assert targets == names[:4]
+
+
+def test_names_that_python_or_torch_keep_for_themselves(tmp_path: Path):
+    taken = ["type", "max", "forward", "x", "in", "output"]
+    nodes = [
+        onnx.helper.make_node("Relu", ["x" if i == 0 else f"t{i}"], [f"t{i + 1}"], name=name)
+        for i, name in enumerate(taken)
+    ]
+    trainable = check_equal(graph(nodes, IMAGE, outputs=[f"t{len(taken)}"]), tmp_path)
+    targets = {n.name: n.target for n in trainable.graph.graph.nodes if n.op == "call_module"}
+    assert targets == {f"{name}_2": f"{name}_2" for name in taken}
+
+
+def test_a_constant_per_channel_becomes_the_convolutions_bias(tmp_path: Path):
+    nodes = [node("Conv", "x w", "c"), node("Add", "c b")]
+    trainable = check_equal(graph(nodes, IMAGE, [CONV[0], constant("b", 1, 6, 1, 1)]), tmp_path)
+    assert layers(trainable) == ["Conv2d"]
