@@ -20,13 +20,14 @@ def test_both_roundings_are_litert_bit_for_bit(scale: float, shape: tuple[int, .
 
 
 def test_host_is_twin() -> None:
-    assert_host_is_twin(
-        [
-            (Softmax(shape), [random_int8(*shape)], [exponential_table(scale)])
-            for shape in SHAPES
-            for scale in (0.02, 1.5)
-        ]
-    )
+    cases = [
+        (Softmax(shape), [random_int8(*shape)], [exponential_table(scale)])
+        for shape in SHAPES
+        for scale in (0.02, 1.5)
+    ]
+    tables = [exponential_table(0.1), random_int8(256, seed=9)]
+    cases.append((Softmax((1, 10), rescaled=True), [random_int8(1, 10)], tables))
+    assert_host_is_twin(cases)
 
 
 @settings(max_examples=60, deadline=None)

@@ -80,7 +80,9 @@ def match(graph: Graph, value: relax.Var) -> Match | None:
     parts = [graph.activation(field) for field in parts_tuple.fields]
     if any(part is None for part in parts):
         return None
-    tables = [requantize_table(part, output, graph.requantize) for part in parts]
+    tables = [
+        requantize_table(part.scale, part.zero_point, output, graph.requantize) for part in parts
+    ]
     identity = np.arange(-128, 128, dtype=np.int8)
     rescaled = tuple(not np.array_equal(table, identity) for table in tables)
     kernel = Concat(

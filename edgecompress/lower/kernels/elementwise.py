@@ -55,7 +55,7 @@ def find_pair(graph: Graph, value: relax.Var, op: str) -> Pair | None:
     """quantize(op(dequantize(a), dequantize(b))), b an activation or a constant; else None.
 
     Raises:
-        CannotMatch: the first operand is broadcast, or a constant has several scales.
+        CannotMatch: both operands are broadcast, or a constant has several scales.
     """
     output = graph.output(value)
     call = None if output is None else graph.call(output.source, op)
@@ -68,8 +68,10 @@ def find_pair(graph: Graph, value: relax.Var, op: str) -> Pair | None:
     if first.value is None or len(first.shape) < len(second.shape):
         first, second = second, first
     shape = graph.device_shape(value)
-    if first.value is None or first.shape != shape:
-        raise CannotMatch(f"{op} of {first.shape} and {second.shape} broadcasts both operands")
+    # a lower-rank activation lies in source order: it does not line up with NHWC
+    misaligned = graph.is_image(value) and len(second.shape) not in (0, 4)
+    if first.value is None or first.shape != shape or misaligned:
+        raise CannotMatch(f"{op} of {first.shape} and {second.shape}, broadcast to {shape}")
     return Pair(first, second, output, shape)
 
 

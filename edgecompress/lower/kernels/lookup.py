@@ -13,7 +13,7 @@ from edgecompress.lower.kernels.interface import Match
 from edgecompress.lower.kernels.unary import evaluate
 
 if TYPE_CHECKING:
-    from edgecompress.lower.passes.graph import Activation, Graph, Output
+    from edgecompress.lower.passes.graph import Graph, Output
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,19 @@ class Lookup:
 
 
 def requantize_table(
-    x: Activation, output: Output, rounding: Literal["smmla", "tflite"]
+    scale: float, zero_point: int, output: Output, rounding: Literal["smmla", "tflite"]
 ) -> np.ndarray:
-    """[256] int8: x's values in the output's scale, clamped to its bounds."""
-    parameters = (x.scale, x.zero_point, output.scale, output.zero_point)
+    """[256] int8: values of this scale and zero point as the output's, clamped to its bounds."""
     if rounding == "tflite":
-        values = litert_tables.requantize(*parameters)
+        values = litert_tables.requantize(scale, zero_point, output.scale, output.zero_point)
     else:
-        values = _quantize(_real_values(x), output)
+        values = _quantize(_real_values(scale, zero_point), output)
     return np.clip(values, output.low, output.high).astype(np.int8)
 
 
-def _real_values(x: Activation) -> np.ndarray:
+def _real_values(scale: float, zero_point: int) -> np.ndarray:
     """The 256 real numbers an int8 activation can be, float64, from -128 on."""
-    return (np.arange(-128, 128) - x.zero_point) * x.scale
+    return (np.arange(-128, 128) - zero_point) * scale
 
 
 def _quantize(real: np.ndarray, output: Output) -> np.ndarray:
@@ -86,6 +85,6 @@ def match(graph: Graph, value: relax.Var) -> Match | None:
         values = litert(*parameters, **found.attributes)
     else:
         with np.errstate(all="ignore"):
-            values = _quantize(function(_real_values(x)), output)
+            values = _quantize(function(_real_values(x.scale, x.zero_point)), output)
     table = np.clip(values, output.low, output.high).astype(np.int8)
     return Match(Lookup(graph.device_shape(value)), (x.value,), (table,))

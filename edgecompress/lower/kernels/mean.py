@@ -111,6 +111,10 @@ def match(graph: Graph, value: relax.Var) -> Match | None:
     if not axes or axes[0] == 0 or axes[-1] - axes[0] != len(axes) - 1:
         raise CannotMatch(f"mean over axes {axes} of {shape}; they must adjoin and not be batch")
     output_shape = graph.device_shape(value)
+    source_axes = range(len(shape))
+    kept = [axis for a in source_axes if (axis := graph.device_axis(x.value, a)) not in axes]
+    if len(output_shape) != len(shape) and (kept != sorted(kept) or len(shape) > 4):
+        raise CannotMatch(f"mean over axes {axes} of NHWC {shape} leaves {kept} in another order")
     if len(output_shape) not in (len(shape), len(shape) - len(axes)):
         raise CannotMatch(f"mean from {shape} to {output_shape}")
     count = int(np.prod([shape[axis] for axis in axes]))

@@ -15,6 +15,7 @@ from tvm import relax, te, tirx
 
 from edgecompress.lower.kernels import fixed_point
 from edgecompress.lower.kernels.interface import CannotMatch, Match
+from edgecompress.lower.kernels.lookup import requantize_table
 
 if TYPE_CHECKING:
     from edgecompress.lower.passes.graph import Graph
@@ -61,16 +62,18 @@ def _fraction(total: Any, leading_zeros: Any) -> Any:
 class Softmax:
     """Softmax of [..., K] int8 with output scale 1/256, zero point -128.
 
-    Arguments in order: x [..., K] int8, exponential_table(scale) [256] int32.
+    Arguments in order: x [..., K] int8, exponential_table(scale) [256] int32; with `rescaled` a
+    table [256] int8 from scale 1/256 to the output's own.
     """
 
     shape: tuple[int, ...]
+    rescaled: bool = False
     op: str = "softmax"
     macs: int = 0
 
     def compute(self, *tensors: Any) -> Any:
         """A chain of one-element stages a row; the scheduler keeps them in registers."""
-        x, table = tensors
+        x, table, *output_table = tensors
         rows, length = self.shape[:-1], self.shape[-1]
         channel, element = (te.reduce_axis((0, length), name) for name in ("channel", "element"))
         largest = te.compute(
@@ -100,6 +103,8 @@ class Softmax:
             # number, even a negative one, and proves the final minimum away
             shift = tirx.max(tirx.min(_SUM_INTEGER_BITS + 22 - zeros[row], 31), 22)
             rounded = ((product >> shift) + 1) >> 1
+            if self.rescaled:
+                return output_table[0][tirx.min(rounded, 255)]
             return tirx.min(rounded + OUTPUT_ZERO_POINT, 127).astype("int8")
 
         return te.compute(self.shape, output, "y")
@@ -138,7 +143,7 @@ class Softmax:
             schedule.compute_at(schedule.get_sblock(name, func_name=function_name), row_loop)
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
-        x, table = arrays
+        x, table, *output_table = arrays
         wide = x.astype(np.int32)
         exponential = table[wide.max(-1, keepdims=True) - wide]
         total = _to_sum_format(exponential).sum(-1, keepdims=True, dtype=np.int32)
@@ -147,14 +152,16 @@ class Softmax:
         product = fixed_point.doubling_high_multiply(exponential, scale)
         shift = np.minimum(_SUM_INTEGER_BITS + 22 - zeros, 31)
         rounded = ((product >> shift) + 1) >> 1
+        if self.rescaled:
+            return output_table[0][np.minimum(rounded, 255)]
         return np.minimum(rounded + OUTPUT_ZERO_POINT, 127).astype(np.int8)
 
 
 def match(graph: Graph, value: relax.Var) -> Match | None:
-    """quantize(softmax(dequantize(x))) with LiteRT's output parameters.
+    """quantize(softmax(dequantize(x))); other output parameters than LiteRT's cost a table.
 
     Raises:
-        CannotMatch: another output scale, or an axis that is not the device's last.
+        CannotMatch: an axis that is not the device's last.
     """
     output = graph.output(value)
     call = None if output is None else graph.call(output.source, "nn.softmax")
@@ -164,10 +171,9 @@ def match(graph: Graph, value: relax.Var) -> Match | None:
     shape = graph.device_shape(value)
     if graph.device_axis(call.args[0], int(call.attrs.axis)) != len(shape) - 1:
         raise CannotMatch("softmax is supported over the last (channel) axis only")
+    tables = [exponential_table(x.scale)]
     exact = abs(output.scale - OUTPUT_SCALE) < 1e-9 and output.zero_point == OUTPUT_ZERO_POINT
-    if not exact or (output.low, output.high) != (-128, 127):
-        raise CannotMatch(
-            f"softmax's output must have scale 1/256 and zero point -128, "
-            f"here scale {output.scale:.6g} and zero point {output.zero_point}"
-        )
-    return Match(Softmax(shape), (x.value,), (exponential_table(x.scale),))
+    rescaled = not exact or (output.low, output.high) != (-128, 127)
+    if rescaled:
+        tables.append(requantize_table(OUTPUT_SCALE, OUTPUT_ZERO_POINT, output, graph.requantize))
+    return Match(Softmax(shape, rescaled), (x.value,), tuple(tables))
