@@ -93,12 +93,17 @@ def _parse(content: bytes) -> TfliteGraph:
         inputs = tuple(int(i) for i in operator.InputsAsNumpy() if i >= 0)
         outputs = tuple(int(i) for i in operator.OutputsAsNumpy())
         operators.append(TfliteOperator(_OPERATOR_NAMES.get(number, str(number)), inputs, outputs))
-    return TfliteGraph(
+    graph = TfliteGraph(
         inputs=tuple(int(i) for i in subgraph.InputsAsNumpy()),
         outputs=tuple(int(i) for i in subgraph.OutputsAsNumpy()),
         tensors=tensors,
         operators=tuple(operators),
     )
+    named = {*graph.inputs, *graph.outputs}
+    named |= {i for operator in operators for i in (*operator.inputs, *operator.outputs)}
+    if not named <= set(range(len(tensors))):
+        raise IndexError(f"tensor {max(named)} of {len(tensors)}")
+    return graph
 
 
 def _tensor(model: Any, subgraph: Any, index: int) -> TfliteTensor:

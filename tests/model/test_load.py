@@ -14,6 +14,7 @@ from onnx_nets import constant, graph, node, run_onnx
 
 from edgecompress.errors import BadInput, EdgeCompressError, UnreadableModel
 from edgecompress.model.load import load_source
+from edgecompress.model.tflite_file import require_int8
 from edgecompress.model.trainable import to_trainable
 
 MIXED_SHAPE = (1, 3, 16, 16)
@@ -187,6 +188,22 @@ def test_damaged_tflite(shared_data: Path, tmp_path: Path):
     (tmp_path / "cut.tflite").write_bytes(content[:200])
     with pytest.raises(UnreadableModel, match="damaged TFLite"):
         load_source(str(tmp_path / "cut.tflite"))
+
+
+def test_tflite_with_flipped_bytes_is_read_or_refused(shared_data: Path):
+    content = (shared_data / "mlperf_tiny" / "kws_int8.tflite").read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for index in range(200):
+        damaged = bytearray(content)
+        reach = len(content) if index % 2 else 3000
+        for position in rng.integers(8, reach, 40):
+            damaged[position] = rng.integers(0, 256)
+        try:
+            require_int8(bytes(damaged), "flipped")
+        except UnreadableModel:
+            refused += 1
+    assert refused > 50
 
 
 @pytest.mark.parametrize(
