@@ -119,8 +119,14 @@ def test_one_byte_too_many_names_the_region_and_the_bytes(m7, program, tmp_path,
 
 def test_what_fits_exactly_links(m7, program, tmp_path):
     _, manifest = m7
-    profile = _with_region(load_target("cortex-m7"), "FLASH", manifest.size.flash_bytes)
-    profile = _with_region(profile, "RAM", -(-manifest.size.ram_bytes // 8) * 8)
+    # regions are whole words: an empty .data still begins on one
+    words = {
+        "FLASH": -(-manifest.size.flash_bytes // 8) * 8,
+        "RAM": -(-manifest.size.ram_bytes // 8) * 8,
+    }
+    profile = load_target("cortex-m7")
+    for name, size in words.items():
+        profile = _with_region(profile, name, size)
     assert build_image(program, profile, tmp_path, model_hash=HASH).size == manifest.size
 
 
@@ -193,3 +199,19 @@ def test_float_programs_link_on_hosts_too(target, tmp_path):
         value[step.output] = step.kernel.reference(value[step.arguments[0].name], weights)
     said = _infer_on([*_emulator(target), str(tmp_path / "firmware")], x)
     assert "m-infer-done" in said, said
+
+
+def test_a_float_program_links_where_there_is_no_c_library(tmp_path):
+    manifest = build_image(
+        float_program(alignment=4), load_target("cortex-m7"), tmp_path, model_hash=HASH
+    )
+    assert manifest.size.flash_sections["kernels"] > 100
+
+
+def test_the_firmware_keeps_its_symbols_and_no_debug_records(m7):
+    folder, _ = m7
+    with (folder / "firmware.elf").open("rb") as file:
+        image = ELFFile(file)
+        names = {symbol.name for symbol in image.get_section_by_name(".symtab").iter_symbols()}
+        assert {"model_run", "k_square", "Reset_Handler", "model_arena"} <= names
+        assert not [item.name for item in image.iter_sections() if "debug" in item.name]
