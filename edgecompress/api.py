@@ -191,14 +191,19 @@ def compile_model(
 def profile(
     image_dir: Path,
     *,
-    device: str = "virtual",
+    device: str | None = None,
     runs: int = 10,
     warmup: int = 1,
     layers: bool = False,
     target: str | None = None,
     progress: Progress = SILENT,
 ) -> Measurement:
-    """Runs a finished image on a device and measures it.
+    """Runs a finished image on a device and measures it: the median of `runs`.
+
+    Args:
+        device: default the target's virtual board, or a process for hosts.
+        layers: also the cost of each layer, from one more pass.
+        target: where image.json's target is not a shipped one, its TOML.
 
     Raises:
         BadInput: `image_dir` holds no image.
@@ -208,11 +213,13 @@ def profile(
 
     manifest = _read_manifest(image_dir)
     described = load_target(target or manifest.target)
+    device = device or _default_device(described)
     progress.stage(f"Measure on {device}")
     with open_device(image_dir, described, device) as session:
         spec = manifest.inputs[0]
         sample = np.zeros(spec.shape, spec.dtype)
-        return session.measure(sample, runs=runs, warmup=warmup, layers=layers)
+        measured = session.measure(sample, runs=runs, warmup=warmup)
+    return measured if layers else measured.model_copy(update={"layers": ()})
 
 
 def inspect(

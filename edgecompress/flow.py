@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgecompress.deploy import DeployOptions, deploy, estimate_time
+from edgecompress.deploy import Deployed, DeployOptions, deploy, estimate_time
 from edgecompress.errors import BadInput, DoesNotFit
 from edgecompress.progress import Progress
 from edgecompress.records import (
@@ -171,7 +171,6 @@ def image_result(
 ) -> Result:
     """Builds, verifies and measures the image in `folder` and gathers everything into a Result."""
     from edgecompress.accuracy import compare_with_source
-    from edgecompress.plan.program_cost import predict_program
 
     clock = job.clock
     model_hash = _write_deployable(deployable, folder)
@@ -188,23 +187,32 @@ def image_result(
         options=job.options,
         progress=clock,
     )
-    predicted = plan.predicted if plan else predict_program(deployed.program, job.profile)
     clock.stage("Compare with the source")
     accuracy, against_source = compare_with_source(
         deployed, job.source, job.splits, folder, job.profile, job.options.device, clock
     )
+    result = _gathered(job, deployed, plan, model_hash)
+    return result.model_copy(
+        update={
+            "accuracy": accuracy,
+            "against_source": against_source,
+            "seconds": clock.finish(),
+        }
+    )
+
+
+def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) -> Result:
+    """Sizes beside budgets and predictions, costs and provenance of a deployed image."""
+    from edgecompress.plan.program_cost import predict_program
+
     size, measurement = deployed.size, deployed.measurement
-    hashes = {
-        "source": job.source.hash,
-        "deployable": model_hash,
-        "firmware": deployed.manifest.firmware_hash,
-    }
+    predicted = plan.predicted if plan else predict_program(deployed.program, job.profile)
     return Result(
         command=job.command,
         model=job.source.name,
         target=job.profile.name,
         fits=_within(size, job.budget),
-        accuracy=accuracy,
+        accuracy=Accuracy(),
         flash=FlashUse(
             used_bytes=size.flash_bytes,
             budget_bytes=job.budget.flash_bytes,
@@ -224,14 +232,17 @@ def image_result(
         latency_us=measurement.latency_us,
         time_estimate=estimate_time(job.profile, measurement.instructions),
         verified=deployed.verification,
-        against_source=against_source,
         float_layers=deployed.program.float_layers,
         layers=deployed.manifest.layers,
         plan=plan,
-        hashes=hashes if job.splits is None else {**hashes, "data": job.splits.hash},
+        hashes={
+            "source": job.source.hash,
+            "deployable": model_hash,
+            "firmware": deployed.manifest.firmware_hash,
+            "data": "" if job.splits is None else job.splits.hash,
+        },
         seeds={"seed": job.seed},
         versions=_versions(),
-        seconds=clock.finish(),
     )
 
 
