@@ -77,8 +77,9 @@ def match(graph: Graph, value: relax.Var) -> Match | None:
     parts_tuple = None if call is None else graph.value(call.args[0])
     if output is None or call is None or not isinstance(parts_tuple, relax.Tuple):
         return None
-    parts = [graph.activation(field) for field in parts_tuple.fields]
-    if any(part is None for part in parts):
+    found = [graph.activation(field) for field in parts_tuple.fields]
+    parts = [part for part in found if part is not None]
+    if len(parts) != len(found):
         return None
     tables = [
         requantize_table(part.scale, part.zero_point, output, graph.requantize) for part in parts

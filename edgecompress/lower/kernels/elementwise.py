@@ -61,10 +61,9 @@ def find_pair(graph: Graph, value: relax.Var, op: str) -> Pair | None:
     call = None if output is None else graph.call(output.source, op)
     if output is None or call is None:
         return None
-    operands = [_operand(graph, argument, value) for argument in call.args]
-    if None in operands or all(operand.value is None for operand in operands):
+    first, second = (_operand(graph, argument, value) for argument in call.args)
+    if first is None or second is None or (first.value is None and second.value is None):
         return None
-    first, second = operands
     if first.value is None or len(first.shape) < len(second.shape):
         first, second = second, first
     shape = graph.device_shape(value)

@@ -69,7 +69,7 @@ def _saturate16(value: np.ndarray) -> np.ndarray:
 
 
 def _narrow_multiplier(real: np.float32) -> tuple[int, int]:
-    mantissa, exponent = quantize_multiplier(real)
+    mantissa, exponent = quantize_multiplier(float(real))
     return min((int(mantissa) + (1 << 15)) >> 16, 2**15 - 1), int(exponent)
 
 

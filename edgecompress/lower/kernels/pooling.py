@@ -136,10 +136,10 @@ def find_pool(graph: Graph, value: relax.Var, op: str) -> Pool | None:
         )  # fmt: skip
     low, high, inner = -128, 127, value
     if (clip := graph.call(inner, "clip")) is not None:
-        bounds = graph.scalar(clip.args[1]), graph.scalar(clip.args[2])
-        if None in bounds:
+        least, most = graph.scalar(clip.args[1]), graph.scalar(clip.args[2])
+        if least is None or most is None:
             return None
-        (low, high), inner = (int(bound) for bound in bounds), clip.args[0]
+        low, high, inner = int(least), int(most), clip.args[0]
     inner = _through_astype(graph, inner)
     call = graph.call(inner, op)
     if call is None:
@@ -160,17 +160,20 @@ def _window(graph: Graph, call: relax.Call) -> Window:
     attributes = call.attrs
     if any(int(step) != 1 for step in attributes.dilation):
         raise CannotMatch("a dilated pooling window")
-    kernel, strides = (
-        tuple(int(size) for size in sizes) for sizes in (attributes.pool_size, attributes.strides)
-    )
+    kernel_rows, kernel_columns = (int(size) for size in attributes.pool_size)
+    row_stride, column_stride = (int(size) for size in attributes.strides)
     top, left, bottom, right = (int(size) for size in attributes.padding)
-    input_shape = graph.device_shape(call.args[0])
+    batch, height, width, channels = graph.device_shape(call.args[0])
     sizes = [int(size) for size in call.ty.shape.values]
     rows, columns = sizes[1:3] if graph.layout == "NHWC" else sizes[2:4]
     # ceil_mode: as much more padding at the end as the last window needs
-    more_rows = max(0, (rows - 1) * strides[0] + kernel[0] - input_shape[1] - top - bottom)
-    more_columns = max(0, (columns - 1) * strides[1] + kernel[1] - input_shape[2] - left - right)
+    more_rows = max(0, (rows - 1) * row_stride + kernel_rows - height - top - bottom)
+    more_columns = max(0, (columns - 1) * column_stride + kernel_columns - width - left - right)
     if attributes.count_include_pad and (more_rows or more_columns):
         raise CannotMatch("average pooling with both ceil_mode and count_include_pad")
-    padding = (top, left, bottom + more_rows, right + more_columns)
-    return Window(input_shape, kernel, strides, padding)
+    return Window(
+        (batch, height, width, channels),
+        (kernel_rows, kernel_columns),
+        (row_stride, column_stride),
+        (top, left, bottom + more_rows, right + more_columns),
+    )
