@@ -12,7 +12,7 @@ import re
 import time
 import zlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from edgecompress.device.ports.base import Port
 from edgecompress.errors import DeviceTimeout, ProtocolError
@@ -152,14 +152,14 @@ class Client:
             )
         try:
             texts = {name: fields[name] for name in ("model", "target")}
-            numbers = {
+            numbers: dict[str, Any] = {
                 name: _number(fields[name])
                 for name in Identity.__dataclass_fields__
                 if name not in texts
             }
         except (KeyError, ValueError) as error:
             raise ProtocolError(f"{self.port.name}: edge info lacks or garbles {error}.") from None
-        return Identity(**texts, **numbers)
+        return Identity(**(texts | numbers))
 
     def load_input(self, data: bytes) -> None:
         """Writes the model's input memory from its start, each line checked by the device."""

@@ -120,7 +120,7 @@ def build_tiny_image(profile: DeviceProfile, folder: Path, *, slip: str = "") ->
     sources = [str(c.relative_to(folder)) for part in parts for c in (folder / part).glob("*.c")]
     flags = ["-Icore", "-I.", f"-DSLIP={slip}", f"-DPORT_CLOCK_HZ={profile.core.clock_hz}u"]
     flags.append(f'-DPORT_TARGET_NAME="{profile.name}"')
-    link = ["cc", *target_flags(profile), "-Os", "-g"]
+    link = ["cc", *target_flags(profile), "-Os"]
     if profile.kind == "mcu":
         ram = profile.region("ram")
         flags += [
@@ -131,7 +131,7 @@ def build_tiny_image(profile: DeviceProfile, folder: Path, *, slip: str = "") ->
         if profile.console.timer == "counter":
             flags.append("-DPORT_TIMER_COUNTS_UP")
         (folder / "memory.ld").write_text(linker_script(profile, alignment=16))
-        link += ["-nostdlib", "-lcompiler_rt", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
+        link += ["-g", "-nostdlib", "-lcompiler_rt", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
         link.append("-Wl,--gc-sections")
         firmware = "firmware.elf"
     else:

@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 
 from edgecompress.records import MeasurementLabel
 
+PortKind = Literal["virtual", "process", "qemu", "serial"]
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -30,9 +32,14 @@ class Port(Protocol):
     for.
     """
 
-    name: str
-    kind: Literal["virtual", "process", "qemu", "serial"]
-    clock: Clock
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> PortKind: ...
+
+    @property
+    def clock(self) -> Clock: ...
 
     def write(self, data: bytes, timeout_s: float) -> None:
         """Sends all of `data`.

@@ -13,11 +13,12 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import unicorn
 import unicorn.arm_const as arm
+import unicorn.unicorn_const as const
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
+from unicorn.unicorn_py3 import Uc, UcError
 
 from edgecompress.device.ports.counting import make_counter
 from edgecompress.errors import BadInput, DeviceFault, DeviceNotFound, InvalidTarget
@@ -57,12 +58,12 @@ _EXCEPTIONS = {
 }
 
 _ACCESS = {
-    unicorn.UC_MEM_READ_UNMAPPED: "read outside the memory map",
-    unicorn.UC_MEM_WRITE_UNMAPPED: "wrote outside the memory map",
-    unicorn.UC_MEM_FETCH_UNMAPPED: "jumped outside the memory map",
-    unicorn.UC_MEM_WRITE_PROT: "wrote to flash",
-    unicorn.UC_MEM_READ_PROT: "read memory that cannot be read",
-    unicorn.UC_MEM_FETCH_PROT: "jumped into memory that is not for code",
+    const.UC_MEM_READ_UNMAPPED: "read outside the memory map",
+    const.UC_MEM_WRITE_UNMAPPED: "wrote outside the memory map",
+    const.UC_MEM_FETCH_UNMAPPED: "jumped outside the memory map",
+    const.UC_MEM_WRITE_PROT: "wrote to flash",
+    const.UC_MEM_READ_PROT: "read memory that cannot be read",
+    const.UC_MEM_FETCH_PROT: "jumped into memory that is not for code",
 }
 
 
@@ -108,13 +109,13 @@ class Board:
         self._registers: dict[int, int] = {}
         self._timer_start = self._timer_value = 0
         self._timer_running = False
-        self.engine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
+        self.engine = Uc(const.UC_ARCH_ARM, const.UC_MODE_THUMB)
         self.engine.ctl_set_cpu_model(_CPU_MODELS[profile.virtual.cpu])
         self._map_memory()
         self._symbols = _load(self.engine, elf, profile)
         self.counter = make_counter(self.engine, counter)
-        self.engine.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._refuse_access)
-        self.engine.hook_add(unicorn.UC_HOOK_INTR, self._exception)
+        self.engine.hook_add(const.UC_HOOK_MEM_INVALID, self._refuse_access)
+        self.engine.hook_add(const.UC_HOOK_INTR, self._exception)
 
     def run(self) -> None:
         """From reset until `stop` or a fault, which is left in `fault`."""
@@ -123,9 +124,12 @@ class Board:
         self.engine.reg_write(arm.UC_ARM_REG_SP, stack)
         try:
             self.engine.emu_start(reset | 1, 0xFFFFFFFF)
-        except unicorn.UcError as error:
+        except UcError as error:
             if self.fault is None:
-                self.fault = self._fault(f"stopped: {error}")
+                undefined = error.errno == const.UC_ERR_INSN_INVALID
+                self.fault = self._fault(
+                    f"raised {_EXCEPTIONS[1]}" if undefined else f"stopped: {error}"
+                )
 
     def stop(self) -> None:
         """From any thread."""
@@ -134,8 +138,8 @@ class Board:
     def _map_memory(self) -> None:
         for region in self.profile.regions:
             _check_pages(region, self.profile)
-            readable = unicorn.UC_PROT_READ
-            also = unicorn.UC_PROT_EXEC if region.kind == "flash" else unicorn.UC_PROT_WRITE
+            readable = const.UC_PROT_READ
+            also = const.UC_PROT_EXEC if region.kind == "flash" else const.UC_PROT_WRITE
             self.engine.mem_map(region.origin, region.size, readable | also)
             if region.kind == "ram":
                 self.engine.mem_write(region.origin, _RAM_PATTERN * region.size)
@@ -153,15 +157,15 @@ class Board:
     def _map_registers(
         self, what: str, base: int, read: Callable[[int], int], write: Callable[[int, int], None]
     ) -> None:
-        def on_read(_engine: unicorn.Uc, offset: int, _size: int, _state: object) -> int:
+        def on_read(_engine: Uc, offset: int, _size: int, _state: object) -> int:
             return read(offset)
 
-        def on_write(_e: unicorn.Uc, offset: int, _size: int, value: int, _state: object) -> None:
+        def on_write(_e: Uc, offset: int, _size: int, value: int, _state: object) -> None:
             write(offset, value)
 
         try:
             self.engine.mmio_map(base, PAGE_BYTES, on_read, None, on_write, None)
-        except unicorn.UcError as error:
+        except UcError as error:
             raise InvalidTarget(
                 f"{self.profile.name}: the {what} at {base:#010x} cannot be mapped ({error}): it "
                 f"must begin a {PAGE_BYTES} byte page of its own."
@@ -230,13 +234,13 @@ class Board:
         self._registers[base + offset] = value
 
     def _refuse_access(
-        self, _engine: unicorn.Uc, access: int, address: int, size: int, _value: int, _state: object
+        self, _engine: Uc, access: int, address: int, size: int, _value: int, _state: object
     ) -> bool:
         what = _ACCESS.get(access, "touched memory it must not")
         self.fault = self._fault(f"{what}: {size} bytes at {address:#010x}")
         return False
 
-    def _exception(self, _engine: unicorn.Uc, number: int, _state: object) -> None:
+    def _exception(self, _engine: Uc, number: int, _state: object) -> None:
         self._halt(self._fault(f"raised {_EXCEPTIONS.get(number, f'exception {number}')}"))
 
     def _halt(self, fault: DeviceFault) -> None:
@@ -263,7 +267,7 @@ def _check_pages(region: Region, profile: DeviceProfile) -> None:
         )
 
 
-def _load(engine: unicorn.Uc, path: Path, profile: DeviceProfile) -> Callable[[int], str]:
+def _load(engine: Uc, path: Path, profile: DeviceProfile) -> Callable[[int], str]:
     """Programs the flash; returns what names an address ("function+0x12")."""
     flash = [region for region in profile.regions if region.kind == "flash"]
     try:

@@ -20,7 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-import unicorn
+import unicorn.unicorn_const as const
+from unicorn.unicorn_py3 import Uc
 
 _SOURCE = Path(__file__).with_name("block_counter.c")
 _BUILD_TIMEOUT_SECONDS = 120
@@ -40,12 +41,12 @@ class PythonCounter:
 
     kind = "python"
 
-    def __init__(self, engine: unicorn.Uc) -> None:
+    def __init__(self, engine: Uc) -> None:
         self.instructions = 0
         self._blocks: dict[tuple[int, int], int] = {}
-        engine.hook_add(unicorn.UC_HOOK_BLOCK, self._enter)
+        engine.hook_add(const.UC_HOOK_BLOCK, self._enter)
 
-    def _enter(self, engine: unicorn.Uc, address: int, size: int, _state: object) -> None:
+    def _enter(self, engine: Uc, address: int, size: int, _state: object) -> None:
         count = self._blocks.get((address, size))
         if count is None:
             count = count_thumb_instructions(bytes(engine.mem_read(address, size)))
@@ -76,7 +77,7 @@ class NativeCounter:
 
     kind = "native"
 
-    def __init__(self, engine: unicorn.Uc) -> None:
+    def __init__(self, engine: Uc) -> None:
         # The binding cannot take a C function as a hook, so the library under it is called.
         from unicorn.unicorn_py3.unicorn import uclib
 
@@ -90,13 +91,13 @@ class NativeCounter:
         status = uclib.uc_hook_add(
             engine._uch,
             ctypes.byref(hook),
-            ctypes.c_int(unicorn.UC_HOOK_BLOCK),
+            ctypes.c_int(const.UC_HOOK_BLOCK),
             ctypes.cast(library.count_block, ctypes.c_void_p),
             ctypes.cast(self._memory, ctypes.c_void_p),
             ctypes.c_uint64(1),
             ctypes.c_uint64(0),
         )
-        if status != unicorn.UC_ERR_OK:
+        if status != const.UC_ERR_OK:
             raise OSError(f"uc_hook_add returned {status}")
 
     @property
@@ -104,7 +105,7 @@ class NativeCounter:
         return self._state.instructions
 
 
-def make_counter(engine: unicorn.Uc, kind: str = "auto") -> InstructionCounter:
+def make_counter(engine: Uc, kind: str = "auto") -> InstructionCounter:
     """`kind` is "auto" (native where it can be built), "native" or "python"."""
     if kind == "python":
         return PythonCounter(engine)

@@ -9,9 +9,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Literal
 
-from edgecompress.device.ports.base import Clock
+from edgecompress.device.ports.base import Clock, PortKind
 from edgecompress.errors import DeviceFault, DeviceNotFound, DeviceTimeout
 
 _READ_BYTES = 4096
@@ -36,10 +35,11 @@ class PipePort:
         command: Sequence[str],
         *,
         name: str,
-        kind: Literal["process", "qemu"],
+        kind: PortKind,
         clock: Clock,
     ) -> None:
-        self.name, self.kind, self.clock = name, kind, clock
+        self.name, self.clock = name, clock
+        self.kind: PortKind = kind
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         try:
             self._process = subprocess.Popen(

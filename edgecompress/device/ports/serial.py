@@ -6,7 +6,7 @@ import time
 
 import serial
 
-from edgecompress.device.ports.base import Clock
+from edgecompress.device.ports.base import Clock, PortKind
 from edgecompress.errors import DeviceFault, DeviceNotFound, DeviceTimeout
 
 _READ_BYTES = 4096
@@ -26,7 +26,7 @@ class SerialPort:
         DeviceNotFound: it is missing, busy, or the URL is not one.
     """
 
-    kind = "serial"
+    kind: PortKind = "serial"
     clock = Clock("measured on device", ticks_are_time=True)
 
     def __init__(self, url: str, *, baud: int = 115200) -> None:

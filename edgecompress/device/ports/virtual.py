@@ -8,7 +8,7 @@ import threading
 import tty
 from pathlib import Path
 
-from edgecompress.device.ports.base import Clock
+from edgecompress.device.ports.base import Clock, PortKind
 from edgecompress.device.ports.board import Board, Console
 from edgecompress.device.ports.serial import SerialPort
 from edgecompress.errors import DeviceFault
@@ -87,7 +87,7 @@ class VirtualPort:
         DeviceNotFound, InvalidTarget, BadInput: as `Board`.
     """
 
-    kind = "virtual"
+    kind: PortKind = "virtual"
     clock = Clock("emulated instructions", instructions_per_tick=1.0)
 
     def __init__(self, elf: Path, profile: DeviceProfile, *, counter: str = "auto") -> None:
