@@ -84,9 +84,14 @@ class Problem:
         return predicted.flash_bytes + self.flash_reserve(predicted) - self.budget.flash_bytes
 
     def ram_over(self, predicted: Prediction) -> float:
-        if self.budget.ram_bytes is None:
-            return float("-inf")
-        return predicted.ram_bytes + self.ram_reserve(predicted) - self.budget.ram_bytes
+        """The same for RAM; the device itself must also hold the stack's whole reserve."""
+        over = float("-inf")
+        if self.budget.ram_bytes is not None:
+            over = predicted.ram_bytes + self.ram_reserve(predicted) - self.budget.ram_bytes
+        if self.profile.ram_bytes is not None:
+            linked = predicted.ram_bytes - predicted.ram_parts["stack"] + self.profile.stack_reserve
+            over = max(over, linked - self.profile.ram_bytes)
+        return over
 
     def macs_over(self, predicted: Prediction) -> float:
         limit = self.macs_limit()
@@ -148,16 +153,17 @@ def first_limits(problem: Problem) -> Limits:
     table = code_table(problem.profile)
     flash, ram = problem.budget.flash_bytes, problem.budget.ram_bytes
     fixed_flash = original.flash_bytes - original.flash_parts["weights"]
-    fixed_ram = original.ram_bytes - original.ram_parts["arena"]
     code_factor = problem.corrections.get("flash.kernels", 1.0)
     return Limits(
         constant_bytes=None
         if flash is None
         else flash - fixed_flash - problem.flash_reserve(original),
-        arena_bytes=None if ram is None else ram - fixed_ram - problem.ram_reserve(original),
+        arena_bytes=None
+        if ram is None
+        else original.ram_parts["arena"] - problem.ram_over(original),
         macs=problem.macs_limit(),
         extra_step_bytes=round(
-            (table.kernel("conv2d") + table.model_step_bytes)
+            (table.kernel("conv2d pointwise") + table.model_step_bytes)
             * code_factor
             * (1 + _CODE_UNCERTAINTY)
         ),

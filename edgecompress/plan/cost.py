@@ -13,6 +13,7 @@ from dataclasses import replace
 from edgecompress.lower.memory.arena import plan_offsets
 from edgecompress.lower.memory.lifetimes import Lifetime, peak_live
 from edgecompress.model.trainable import Trainable
+from edgecompress.plan.code_size import kernel_key
 from edgecompress.plan.network import LINEAR_OPS, Network, Part, PlannedStep, Tensor, read_network
 from edgecompress.plan.program_cost import (
     ALIGNMENT_BYTES,
@@ -20,6 +21,7 @@ from edgecompress.plan.program_cost import (
     aligned,
     assemble,
     corrections_from,
+    io_bytes,
 )
 from edgecompress.records import LowRank, Prediction
 from edgecompress.target.schema import DeviceProfile
@@ -54,15 +56,21 @@ def evaluate(
     ends = (network.tensors[network.input], network.tensors[network.output])
     return assemble(
         profile,
-        operators=[step.op for step in steps],
+        kernels=[kernel_row(network, step, widths) for step in steps],
         names=[step.name for step in steps],
         constant_bytes=sum(constant_bytes(network, step, widths) for step in steps),
         arena_bytes=plan_offsets(lifetimes, ALIGNMENT_BYTES)[1],
-        io_bytes=sum(tensor.size_bytes(widths) for tensor in ends),
+        io_bytes=io_bytes(ends[0].size_bytes(widths), ends[1].size_bytes(widths)),
         peak=peak_live(lifetimes)[0],
         macs=sum(step_macs(network, step, widths) for step in steps),
         corrections=corrections,
     )
+
+
+def kernel_row(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> str:
+    """The code table's row for a step."""
+    inputs = network.tensors[step.inputs[0]].channels(widths) // step.channel_groups
+    return kernel_key(step.op, step.taps, inputs)
 
 
 def weight_count(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:

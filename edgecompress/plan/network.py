@@ -165,9 +165,7 @@ class _Reader:
                 op = "max_pool2d" if kind == "maxpool" else "average_pool2d"
                 self.step(node, op, None, taps=_area(window))
             case "globalpool":
-                self.step(
-                    node, "average_pool2d", None, taps=self.tensors[self.source(node)].positions
-                )
+                self.step(node, "mean", None, taps=self.tensors[self.source(node)].positions)
             case "pad" if len(node.users) == 1 and kind_of(next(iter(node.users))) == "conv":
                 self.same(node)  # zero padding becomes the convolution's own
             case "pad" | "softmax":

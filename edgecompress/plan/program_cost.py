@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from edgecompress.lower.memory.lifetimes import arena_buffers, peak_live
-from edgecompress.lower.program import Program
-from edgecompress.plan.code_size import code_table
+from edgecompress.lower.program import Program, Step
+from edgecompress.plan.code_size import code_table, kernel_key
 from edgecompress.records import Prediction, SizeReport
 from edgecompress.target.schema import DeviceProfile
 
@@ -24,14 +25,17 @@ def predict_program(program: Program, profile: DeviceProfile) -> Prediction:
         for buffer in arena_buffers(program)
     ]
     distinct = {(str(a.dtype), a.shape, a.tobytes()): a.nbytes for a in program.constants}
-    ends = {*program.input_buffers, *program.output_buffers}
+    sizes = [
+        [program.buffers[name].size_bytes for name in side]
+        for side in (program.input_buffers, program.output_buffers)
+    ]
     return assemble(
         profile,
-        operators=[step.op for step in program.steps],
+        kernels=list({step.function: _key(step) for step in program.steps}.values()),
         names=[step.name for step in program.steps],
         constant_bytes=sum(aligned(size) for size in distinct.values()),
         arena_bytes=program.arena_bytes,
-        io_bytes=sum(program.buffers[name].size_bytes for name in ends),
+        io_bytes=io_bytes(sum(sizes[0]), sum(sizes[1])),
         peak=peak_live(lifetimes)[0],
         macs=program.macs,
     )
@@ -40,7 +44,7 @@ def predict_program(program: Program, profile: DeviceProfile) -> Prediction:
 def assemble(
     profile: DeviceProfile,
     *,
-    operators: Sequence[str],
+    kernels: Sequence[str],
     names: Sequence[str],
     constant_bytes: int,
     arena_bytes: int,
@@ -49,12 +53,12 @@ def assemble(
     macs: int,
     corrections: Corrections | None = None,
 ) -> Prediction:
-    """The one account of an image: its steps' operators, the sizes known exactly, the table."""
+    """The one account of an image: the table's rows for its kernels and the sizes known exactly."""
     table = code_table(profile)
     flash = {
         "weights": constant_bytes,
-        "kernels": sum(table.kernel(operator) for operator in operators),
-        "model": table.model_bytes + table.model_step_bytes * len(operators),
+        "kernels": sum(table.kernel(key) for key in kernels),
+        "model": table.model_bytes + table.model_step_bytes * len(names),
         "runtime": table.runtime_bytes,
         "vectors": table.vectors_bytes,
         "data": table.data_bytes,
@@ -76,6 +80,19 @@ def assemble(
         peak_step=names[peak] if names else "",
         macs=macs,
     )
+
+
+def _key(step: Step) -> str:
+    window = getattr(step.kernel, "window", None)
+    if step.op != "conv2d" or window is None:
+        return step.op
+    inputs = window.input_shape[3] // getattr(step.kernel, "groups", 1)
+    return kernel_key(step.op, math.prod(window.size), inputs)
+
+
+def io_bytes(input_bytes: int, output_bytes: int) -> int:
+    """The runner's input and output buffers: the output on the input's alignment, then a word's."""
+    return aligned(input_bytes) + -(-output_bytes // 4) * 4
 
 
 def aligned(size: int) -> int:

@@ -123,6 +123,7 @@ def realize(
     compressed = apply_plan(trainable, plan, calibration_samples(splits, plan.seed))
     if plan.finetune_steps == 0:
         return compressed
+    progress.stage("Fine-tune", plan.finetune_steps)
     return distill(
         compressed,
         trainable,
@@ -188,6 +189,7 @@ def _judge(
     calibration = calibration_samples(splits, plan.seed)
     held_out = splits.validation if len(splits.validation.x) else splits.train
     teacher = outputs(trainable, torch.from_numpy(held_out.x[:_JUDGED_SAMPLES]))
+    progress.stage("Try candidates", schedule.judge_steps * len(candidates))
     checked = Dataset(
         held_out.x[:_CHECKED_SAMPLES],
         None if held_out.y is None else held_out.y[:_CHECKED_SAMPLES],
