@@ -1,0 +1,158 @@
+"""Promises about runs rather than results: replay, resume, refusal, and a user's own files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_job
+import torch
+
+from edgecompress import api
+from edgecompress.cli import main
+from edgecompress.errors import BadInput, DoesNotFit
+from edgecompress.progress import Silent
+from edgecompress.records import Result
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fit(output: str, **options) -> Result:
+    given = {"data": small_job.DATA, "target": small_job.TARGET, "flash": small_job.FLASH}
+    return api.fit(small_job.MODEL, output=Path(output), **(given | options))
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small") / "out"
+    fit(str(folder))
+    return folder
+
+
+def result_of(folder: Path) -> Result:
+    return Result.from_json((folder / "result.json").read_bytes())
+
+
+def test_a_network_too_large_is_made_to_fit(fitted: Path) -> None:
+    result = result_of(fitted)
+    assert result.fits
+    assert result.flash.used_bytes <= 20 * 1024
+    assert result.plan is not None
+    assert result.plan.widths or result.plan.low_rank
+    assert result.accuracy.deployed > 80
+    assert result.verified.exact
+
+
+def test_a_plan_replays_to_the_same_bytes(fitted: Path) -> None:
+    fit("again", plan=fitted / "plan.json")
+    for name in ("plan.json", "model.onnx", "firmware.bin", "lib/libmodel.a"):
+        assert Path("again", name).read_bytes() == (fitted / name).read_bytes(), name
+
+
+def test_a_plan_for_another_model_is_refused(fitted: Path, tmp_path: Path) -> None:
+    plan = json.loads((fitted / "plan.json").read_text())
+    plan["model_hash"] = "0" * 64
+    (tmp_path / "other.json").write_text(json.dumps(plan))
+    with pytest.raises(BadInput, match="another model"):
+        fit("again", plan=tmp_path / "other.json")
+
+
+class InterruptedWhen(Silent):
+    """Ctrl-C as soon as a stage begins."""
+
+    def __init__(self, stage: str) -> None:
+        self.awaited = stage
+        self.notes: list[str] = []
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        if name == self.awaited:
+            raise KeyboardInterrupt
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_an_interrupted_fit_resumes_and_ends_the_same(fitted: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit("out", progress=InterruptedWhen("Link the image"))
+    assert not Path("out").exists()
+    resumed = InterruptedWhen("never")
+    fit("out", progress=resumed)
+    assert any("plan was already made" in note for note in resumed.notes)
+    assert any("already trained" in note for note in resumed.notes)
+    assert Path("out/firmware.bin").read_bytes() == (fitted / "firmware.bin").read_bytes()
+    assert [path.name for path in Path.cwd().iterdir()] == ["out"]
+
+
+def test_a_budget_nothing_meets_names_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["fit", small_job.MODEL, "--data", small_job.DATA, "--target", small_job.TARGET]
+    assert main([*arguments, "--ram", "2K", "--json"]) == 1
+    captured = capsys.readouterr()
+    error = json.loads(captured.out)["error"]
+    assert error["resource"] == "ram"
+    assert error["needed"] > error["limit"] == 2048
+    assert "KiB" in captured.err
+    assert not Path("build").exists() or not any(Path("build").iterdir())
+
+
+def test_flash_nothing_meets(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DoesNotFit, match="flash") as caught:
+        fit("out", flash="5K")
+    assert caught.value.limit == 5 * 1024 < caught.value.needed
+    assert not Path("out").exists()
+
+
+def test_a_users_onnx_and_npz(working_folder: Path) -> None:
+    made = small_job.data()
+    np.savez("calib.npz", x=made["x"])
+    torch.onnx.export(
+        small_job.model(), (torch.zeros(1, 1, 12, 12),), "net.onnx", dynamo=False, verbose=False
+    )
+    result = api.fit("net.onnx", data="calib.npz", target="cortex-m7")
+    assert result.plan is not None
+    assert not result.plan.widths
+    assert "agreement" in result.accuracy.metric
+    assert result.accuracy.deployed > 90
+    assert Path("build/net-cortex-m7/firmware.elf").exists()
+
+
+def test_a_users_pt2(working_folder: Path) -> None:
+    program = torch.export.export(small_job.model(), (torch.zeros(1, 1, 12, 12),))
+    torch.export.save(program, "net.pt2")
+    result = api.fit("net.pt2", data=small_job.DATA, target="cortex-m0plus")
+    assert result.verified.exact
+    assert result.accuracy.metric == "top-1 %"
+
+
+@pytest.mark.parametrize("target", ["x86-64", "aarch64"])
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_hosts_by_the_same_command(target: str, precision: str) -> None:
+    result = fit("out", target=target, flash=None, precision=precision)
+    assert Path("out/firmware").stat().st_size > 0
+    assert result.fits
+    assert result.against_source is not None
+    assert result.against_source.top1_agreement_percent > 95
+    if precision == "int8":
+        assert result.verified.exact
+        assert result.float_layers == ()
+    else:
+        assert result.against_source.max_abs_error < 1e-2
+    if target == "x86-64":
+        assert result.label == "measured on device"
+        assert result.latency_us > 0
+
+
+@pytest.mark.parametrize("name", ["ic", "kws", "ad"])
+def test_mlperf_tiny_models_run_without_a_float_kernel(shared_data: Path, name: str) -> None:
+    model = shared_data / "mlperf_tiny" / f"{name}_int8.tflite"
+    result = api.compile_model(str(model), target="cortex-m7", output=Path("out"))
+    assert result.fits
+    assert result.verified.exact
+    assert result.float_layers == ()
+    assert result.instructions > 0
