@@ -73,8 +73,9 @@ def verify(
     _check_same_model(program, manifest)
     behind_float = layers_behind_float(program)
     findings = _Findings()
-    for sample in samples:
+    for row in samples:
         # A float anywhere leaves the twin without that layer's output, and so without the rest.
+        sample = np.asarray(row).reshape(program.inputs[0].shape)
         twin_layers = None if behind_float else twin.run(program, sample)
         _compare_sample(program, host, session, manifest, sample, twin_layers, findings)
         if findings.difference is not None:
