@@ -11,8 +11,8 @@ from intelhex import IntelHex
 from edgecompress.records import SizeReport
 from edgecompress.target.schema import DeviceProfile
 
-_FLASH_PARTS = ("weights", "kernels", "model", "runtime", "vectors", "data")
-_RAM_PARTS = ("arena", "scratch", "static", "io", "stack")
+_FLASH_PARTS: tuple[str, ...] = ("weights", "kernels", "model", "runtime", "vectors", "data")
+_RAM_PARTS: tuple[str, ...] = ("arena", "scratch", "static", "io", "stack")
 _PART_OF_SECTION = {
     ".vectors": "vectors",
     ".weights": "weights",
@@ -71,12 +71,12 @@ def read_sizes(elf: Path, profile: DeviceProfile) -> SizeReport:
     """
     sections = allocated_sections(elf)
     padded = profile.kind == "mcu"
-    flash = dict.fromkeys(_FLASH_PARTS, 0)
+    flash: dict[str, int] = dict.fromkeys(_FLASH_PARTS, 0)
     in_flash = [(item.load_address, item) for item in sections if item.loaded]
     for section, charged in _charged(in_flash, profile, "flash", padded=padded):
         fallback = "data" if section.writable else "runtime"
         flash[_PART_OF_SECTION.get(section.name, fallback)] += charged
-    ram = dict.fromkeys(_RAM_PARTS, 0)
+    ram: dict[str, int] = dict.fromkeys(_RAM_PARTS, 0)
     in_ram = [(item.address, item) for item in sections if item.writable or not item.loaded]
     for section, charged in _charged(in_ram, profile, "ram", padded=padded):
         ram[_PART_OF_SECTION.get(section.name, "static")] += charged

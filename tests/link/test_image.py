@@ -7,15 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 from elftools.elf.elffile import ELFFile
 from intelhex import IntelHex
 from sample_programs import float_program, int8_program
+from tvm import te
 
 from edgecompress.errors import BuildFailed, DoesNotFit, UnwritableOutput
-from edgecompress.link.image import build_image
+from edgecompress.link.image import build_image, linker_script
 from edgecompress.link.sizes import allocated_sections
+from edgecompress.link.toolchain import compile_c, run_zig, target_flags
+from edgecompress.lower.codegen import build_object
 from edgecompress.lower.memory.arena import place
 from edgecompress.lower.program import Program
+from edgecompress.paths import shipped
 from edgecompress.records import ImageManifest
 from edgecompress.target import DeviceProfile, load_target
 
@@ -215,3 +220,53 @@ def test_the_firmware_keeps_its_symbols_and_no_debug_records(m7):
         names = {symbol.name for symbol in image.get_section_by_name(".symtab").iter_symbols()}
         assert {"model_run", "k_square", "Reset_Handler", "model_arena"} <= names
         assert not [item.name for item in image.iter_sections() if "debug" in item.name]
+
+
+def _arithmetic(dtype: str) -> dict:
+    """One kernel for each operation a core may need a helper for."""
+    operations = {
+        "add": lambda a, b: a + b,
+        "multiply": lambda a, b: a * b,
+        "largest": te.max,
+        "cast": lambda a, b: a.astype("int32").astype(dtype) + b.astype("int64").astype(dtype),
+    }
+    if dtype == "int64":
+        operations |= {
+            "divide": tvm.tirx.truncdiv,
+            "remainder": tvm.tirx.truncmod,
+            "shift": lambda a, b: (a << b) + (a >> b),
+        }
+    else:
+        operations |= {"divide": te.div, "curve": lambda a, b: te.exp(a) + te.round(b)}
+    kernels = {}
+    for name, operation in operations.items():
+        symbol = f"h_{name}_{dtype}"
+        kernels[symbol] = _elementwise(operation, dtype).with_attr("global_symbol", symbol)
+    return kernels
+
+
+def _elementwise(operation, dtype: str) -> tvm.tirx.PrimFunc:
+    a, b = (te.placeholder((4,), dtype, side) for side in "ab")
+    return te.create_prim_func([a, b, te.compute((4,), lambda i: operation(a[i], b[i]), "c")])
+
+
+@pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m4", "cortex-m7"])
+def test_helpers_have_a_body_by_the_name_llvm_calls_them(target, tmp_path):
+    kernels = _arithmetic("int64") | _arithmetic("float32") | _arithmetic("float64")
+    profile = load_target(target)
+    (tmp_path / "kernels.o").write_bytes(
+        build_object(tvm.IRModule(kernels), dict(profile.toolchain.llvm))
+    )
+    for name in ("cortex_m.c", "compiler_names.c"):
+        shutil.copy(shipped("runtimes") / "startup" / name, tmp_path)
+    calls = "".join(f"void {name}(void *, void *, void *); {name}(0, 0, 0);" for name in kernels)
+    (tmp_path / "main.c").write_text(f"int main(void) {{ {calls} return 0; }}")
+    (tmp_path / "memory.ld").write_text(linker_script(profile, alignment=4))
+    sources = ["cortex_m.c", "compiler_names.c", "main.c"]
+    objects = compile_c(sources, [], profile, folder=tmp_path)
+    run_zig(
+        ["cc", *target_flags(profile), "-Os", "-nostdlib", "-Wl,-T,memory.ld",
+         "-Wl,-e,Reset_Handler", *objects, "kernels.o", "-lcompiler_rt", "-o", "all.elf"],
+        folder=tmp_path, what="linking every helper",
+    )  # fmt: skip
+    assert (tmp_path / "all.elf").stat().st_size > 1000
