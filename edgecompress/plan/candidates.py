@@ -6,6 +6,7 @@ solved again with tighter limits where its rows were too kind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -79,19 +80,25 @@ class Problem:
 
     def flash_over(self, predicted: Prediction) -> float:
         """Bytes above the flash budget less its reserve; negative when it fits."""
-        if self.budget.flash_bytes is None:
+        caps = [self.budget.flash_bytes, self.profile.flash_bytes]
+        known = [cap for cap in caps if cap is not None]
+        if not known:
             return float("-inf")
-        return predicted.flash_bytes + self.flash_reserve(predicted) - self.budget.flash_bytes
+        return predicted.flash_bytes + self.flash_reserve(predicted) - min(known)
 
     def ram_over(self, predicted: Prediction) -> float:
-        """The same for RAM; the device itself must also hold the stack's whole reserve."""
-        over = float("-inf")
+        over = self.device_over(predicted)
         if self.budget.ram_bytes is not None:
-            over = predicted.ram_bytes + self.ram_reserve(predicted) - self.budget.ram_bytes
-        if self.profile.ram_bytes is not None:
-            linked = predicted.ram_bytes - predicted.ram_parts["stack"] + self.profile.stack_reserve
-            over = max(over, linked - self.profile.ram_bytes)
+            needed = predicted.ram_bytes + self.ram_reserve(predicted)
+            over = max(over, needed - self.budget.ram_bytes)
         return over
+
+    def device_over(self, predicted: Prediction) -> float:
+        """RAM bytes above what the linker has: the device holds the stack's whole reserve."""
+        if self.profile.ram_bytes is None:
+            return float("-inf")
+        linked = predicted.ram_bytes - predicted.ram_parts["stack"] + self.profile.stack_reserve
+        return linked - self.profile.ram_bytes
 
     def macs_over(self, predicted: Prediction) -> float:
         limit = self.macs_limit()
@@ -106,11 +113,15 @@ class Problem:
         return max(overs) <= 0
 
     def fits_exactly(self, predicted: Prediction) -> bool:
-        """Within the budget with nothing kept in reserve."""
+        """Within the budget with nothing kept in reserve, and sure to link on the device."""
         flash, ram = self.budget.flash_bytes, self.budget.ram_bytes
+        device_flash = self.profile.flash_bytes
+        needed = predicted.flash_bytes + self.flash_reserve(predicted)
         return (
             (flash is None or predicted.flash_bytes <= flash)
+            and (device_flash is None or needed <= device_flash)
             and (ram is None or predicted.ram_bytes <= ram)
+            and self.device_over(predicted) <= 0
             and self.macs_over(predicted) <= 0
         )
 
@@ -151,16 +162,13 @@ def first_limits(problem: Problem) -> Limits:
     """What the budget leaves once everything that no choice changes is paid for."""
     original = problem.predict({})
     table = code_table(problem.profile)
-    flash, ram = problem.budget.flash_bytes, problem.budget.ram_bytes
-    fixed_flash = original.flash_bytes - original.flash_parts["weights"]
+    flash_over, ram_over = problem.flash_over(original), problem.ram_over(original)
     code_factor = problem.corrections.get("flash.kernels", 1.0)
     return Limits(
         constant_bytes=None
-        if flash is None
-        else flash - fixed_flash - problem.flash_reserve(original),
-        arena_bytes=None
-        if ram is None
-        else original.ram_parts["arena"] - problem.ram_over(original),
+        if math.isinf(flash_over)
+        else original.flash_parts["weights"] - flash_over,
+        arena_bytes=None if math.isinf(ram_over) else original.ram_parts["arena"] - ram_over,
         macs=problem.macs_limit(),
         extra_step_bytes=round(
             (table.kernel("conv2d pointwise") + table.model_step_bytes)

@@ -56,7 +56,8 @@ def _flash(
     ranks: Mapping[str, LowRank],
     least: Prediction,
 ) -> DoesNotFit:
-    limit = problem.budget.flash_bytes or 0
+    caps = [problem.budget.flash_bytes, problem.profile.flash_bytes]
+    limit = min(cap for cap in caps if cap is not None)
     needed = _whole(limit + problem.flash_over(least))
     network = expand(problem.network, ranks)
     heaviest = max(network.steps, key=lambda step: constant_bytes(network, step, widths))
@@ -77,7 +78,7 @@ def _flash(
 
 
 def _ram(problem: Problem, widths: Mapping[str, int], narrow: Prediction) -> DoesNotFit:
-    limit = problem.budget.ram_bytes or 0
+    limit = _ram_limit(problem)
     needed = _whole(limit + problem.ram_over(narrow))
     live = live_tensors(problem.network, widths, narrow.peak_step)
     named = " + ".join(f"{name} {format_bytes(size)}" for name, size in live[:_TENSORS_NAMED])
@@ -98,6 +99,11 @@ def _ram(problem: Problem, widths: Mapping[str, int], narrow: Prediction) -> Doe
     )
 
 
+def _ram_limit(problem: Problem) -> int:
+    caps = [problem.budget.ram_bytes, problem.profile.ram_bytes]
+    return min(cap for cap in caps if cap is not None)
+
+
 def _latency(problem: Problem, narrow: Prediction) -> DoesNotFit:
     cap = problem.macs_limit() or 1.0
     limit_us = problem.budget.latency_us or 0.0
@@ -115,7 +121,7 @@ def _latency(problem: Problem, narrow: Prediction) -> DoesNotFit:
 
 def _together(problem: Problem, least: Prediction) -> DoesNotFit:
     """Each budget can be met alone, not both at once: the factors that save flash cost RAM."""
-    limit = problem.budget.ram_bytes or 0
+    limit = _ram_limit(problem)
     needed = _whole(limit + max(0.0, problem.ram_over(least)))
     return DoesNotFit(
         f"Flash and RAM can each be met, not both: at the least flash the model needs "

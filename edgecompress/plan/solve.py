@@ -322,8 +322,8 @@ class _Program:
             np.array(self.objective),
             constraints=LinearConstraint(
                 coo_array((values, (rows, columns)), shape=shape).tocsr(),
-                [low for _, low, _ in self.rows],
-                [high for _, _, high in self.rows],
+                np.array([low for _, low, _ in self.rows]),  # type: ignore[arg-type]
+                np.array([high for _, _, high in self.rows]),  # type: ignore[arg-type]
             ),
             integrality=np.array(self.integral),
             bounds=Bounds(0, 1),
