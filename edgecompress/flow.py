@@ -113,7 +113,7 @@ def fit_rounds(job: Job, folder: Path, checkpoints: Checkpoints, replayed: Plan 
         if replayed is not None or attempt == MAX_ROUNDS:
             raise _over_budget(result)
         measured = SizeReport(flash_sections=result.flash.sections, ram_parts=result.ram.parts)
-        corrections = corrections_from(plan.predicted, measured)
+        corrections = corrections_from(plan.predicted, measured, corrections)
         job.clock.note("The linked image is over budget; planning again with its measured sizes.")
 
 
