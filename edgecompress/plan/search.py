@@ -53,7 +53,7 @@ class _Schedule:
 
 
 _SCHEDULES: dict[Effort, _Schedule] = {
-    "fast": _Schedule(30, 240, 15, 3e7),
+    "fast": _Schedule(40, 400, 15, 3e7),
     "balanced": _Schedule(80, 2000, 40, 1e8),
 }
 
