@@ -8,6 +8,7 @@ import logging
 import numpy as np
 import onnx
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 _THREADS = 2
 
@@ -22,9 +23,10 @@ def run_onnx(model: onnx.ModelProto, x: np.ndarray, *, batch_size: int = 64) -> 
     """
     x = np.ascontiguousarray(x, np.float32)
     try:
-        return _run(_symbolic_batch(model), x, batch_size)
-    except (RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.OrtException):
-        return _run(model, x, 1)
+        outputs = _run(_symbolic_batch(model), x, batch_size)
+    except (Fail, InvalidArgument, RuntimeException):
+        outputs = np.empty(0)
+    return outputs if len(outputs) == len(x) else _run(model, x, 1)
 
 
 def run_tflite(model: bytes, x: np.ndarray) -> np.ndarray:
@@ -63,9 +65,8 @@ def _run(model: onnx.ModelProto, x: np.ndarray, batch_size: int) -> np.ndarray:
     )
     name = session.get_inputs()[0].name
     starts = range(0, len(x), batch_size)
-    return np.concatenate(
-        [session.run(None, {name: x[start : start + batch_size]})[0] for start in starts]
-    )
+    batches = (x[start : start + batch_size] for start in starts)
+    return np.concatenate([np.asarray(session.run(None, {name: batch})[0]) for batch in batches])
 
 
 def _symbolic_batch(model: onnx.ModelProto) -> onnx.ModelProto:

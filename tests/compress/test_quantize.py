@@ -12,7 +12,7 @@ from small_networks import NETWORKS, Branches, Mobile, Residual, seeded, trainab
 from torch import nn
 
 from edgecompress.compress.quantize import evaluate_deployable, quantize
-from edgecompress.compress.quantize.evaluate import run_deployable
+from edgecompress.model.reference import run_onnx
 from edgecompress.errors import BadData, UnsupportedOperators
 from edgecompress.model.data import Dataset
 
@@ -134,7 +134,7 @@ def test_zero_padding_becomes_the_convolutions_own() -> None:
 def test_outputs_are_close_to_the_float_model(build: type[nn.Module], observer: str) -> None:
     before = seeded(build)
     deployable = quantize(before, X, name="small", observer=observer)  # type: ignore[arg-type]
-    outputs = run_deployable(deployable, X)
+    outputs = run_onnx(deployable, X)
     expected = before.graph(torch.from_numpy(X)).detach().numpy()
     error = np.sqrt(np.mean((outputs - expected) ** 2))
     assert error < 0.03 * expected.std()
@@ -155,13 +155,13 @@ def test_a_batch_and_single_inputs_agree() -> None:
     single = np.concatenate([session.run(None, {"image": x[None]})[0] for x in X[:6]])
     scale, _ = Islands(model).written("head")
     # onnxruntime may fuse the single run to integer kernels, which round ties its own way.
-    np.testing.assert_allclose(run_deployable(model, X[:6]), single, atol=1.01 * scale)
+    np.testing.assert_allclose(run_onnx(model, X[:6]), single, atol=1.01 * scale)
 
 
 def test_accuracy_counts_right_answers() -> None:
     before = seeded(Residual)
     model = quantize(before, X, name="small")
-    labels = run_deployable(model, X).argmax(1).astype(np.int64)
+    labels = run_onnx(model, X).argmax(1).astype(np.int64)
     assert evaluate_deployable(model, Dataset(X, labels)) == 100.0
     labels[: len(X) // 4] = (labels[: len(X) // 4] + 1) % 4
     assert evaluate_deployable(model, Dataset(X, labels)) == 75.0
@@ -175,7 +175,7 @@ def test_a_dead_channel_keeps_usable_scales_and_its_bias() -> None:
         before.graph.get_submodule("head").weight[1] = 1e-30
         before.graph.get_submodule("head").bias[1] = 0.7
     model = quantize(before, X, name="small")
-    np.testing.assert_allclose(run_deployable(model, X)[:, 1], 0.7, atol=0.02)
+    np.testing.assert_allclose(run_onnx(model, X)[:, 1], 0.7, atol=0.02)
     scales = Islands(model).constants["head.weight.scale"]
     assert scales.min() >= scales.max() * 2.0**-21
 
@@ -188,7 +188,7 @@ def test_clipping_pays_where_one_value_is_far_out() -> None:
     expected = before.graph(torch.from_numpy(X)).detach().numpy()
     errors = {
         observer: np.mean(
-            (run_deployable(quantize(before, spiked, name="s", observer=observer), X) - expected)
+            (run_onnx(quantize(before, spiked, name="s", observer=observer), X) - expected)
             ** 2
         )
         for observer in ("mse", "minmax")
@@ -217,7 +217,7 @@ def test_shared_layers_get_names_of_their_own() -> None:
     model = quantize(before, X, name="small")
     assert {"conv", "conv_2", "head"} <= {node.name for node in model.graph.node}
     expected = before.graph(torch.from_numpy(X)).detach().numpy()
-    outputs = run_deployable(model, X)
+    outputs = run_onnx(model, X)
     assert np.sqrt(np.mean((outputs - expected) ** 2)) < 0.05 * expected.std()
 
 
