@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgecompress.target import DeviceProfile
 
 HOST_SAMPLES = 1000
-DEVICE_SAMPLES = 20
+DEVICE_SAMPLES = 32
 
 
 def compare_with_source(
