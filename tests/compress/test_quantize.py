@@ -12,9 +12,9 @@ from small_networks import NETWORKS, Branches, Mobile, Residual, seeded, trainab
 from torch import nn
 
 from edgecompress.compress.quantize import evaluate_deployable, quantize
-from edgecompress.model.reference import run_onnx
 from edgecompress.errors import BadData, UnsupportedOperators
 from edgecompress.model.data import Dataset
+from edgecompress.model.reference import run_onnx
 
 X = np.random.default_rng(0).normal(size=(96, 1, 16, 16)).astype(np.float32)
 
@@ -188,8 +188,7 @@ def test_clipping_pays_where_one_value_is_far_out() -> None:
     expected = before.graph(torch.from_numpy(X)).detach().numpy()
     errors = {
         observer: np.mean(
-            (run_onnx(quantize(before, spiked, name="s", observer=observer), X) - expected)
-            ** 2
+            (run_onnx(quantize(before, spiked, name="s", observer=observer), X) - expected) ** 2
         )
         for observer in ("mse", "minmax")
     }

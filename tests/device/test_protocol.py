@@ -28,10 +28,10 @@ class ScriptedPort:
         self._waiting = bytearray()
         self.read_bytes = 0
 
-    def write(self, data: bytes, timeout_s: float) -> None:  # noqa: ARG002
+    def write(self, data: bytes, timeout_s: float) -> None:
         self._waiting += self._answer(data)
 
-    def read(self, timeout_s: float) -> bytes:  # noqa: ARG002
+    def read(self, timeout_s: float) -> bytes:
         if not self._waiting:
             self._waiting += self._repeat
         data = bytes(self._waiting[:4096])
