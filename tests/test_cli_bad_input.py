@@ -132,13 +132,13 @@ def test_a_budget_that_cannot_be_met(
     option: str, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, data = save_model(Path("net.onnx"), "Relu"), save_data(Path("d.npz"), good_x())
-    arguments = ["fit", model, "--data", data, "-t", "cortex-m7", option, "1K"]
+    arguments = ["fit", model, "--data", data, "-t", "cortex-m7", option, "512"]
     line = refused(arguments, capsys, code=1)
     assert word in line
-    assert "1.0 KiB" in line
+    assert "512 B" in line
     assert main([*arguments, "--json"]) == 1
     error = json.loads(capsys.readouterr().out)["error"]
-    assert (error["kind"], error["limit"]) == ("DoesNotFit", 1024)
+    assert (error["kind"], error["limit"]) == ("DoesNotFit", 512)
     assert error["needed"] > error["limit"]
 
 
