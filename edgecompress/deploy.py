@@ -100,6 +100,8 @@ def deploy(
         dump=options.dump,
     )
     progress.stage("Link the image")
+    if profile.kind == "host":
+        progress.note("A target's very first build compiles its C library, which takes a minute.")
     manifest = build_image(program, profile, folder, model_hash=model_hash)
     host = HostModel(program)
     inputs = device_inputs(program, samples, VERIFY_SAMPLES)
@@ -113,6 +115,8 @@ def deploy(
     ram_parts = dict(manifest.size.ram_parts)
     if measurement.stack_high_water_bytes is not None:
         ram_parts["stack"] = measurement.stack_high_water_bytes
+    else:
+        ram_parts["stack_reserve"] = ram_parts.pop("stack")  # nobody measured it
     size = SizeReport(flash_sections=manifest.size.flash_sections, ram_parts=ram_parts)
     return Deployed(program, host, manifest, verification, measurement, size)
 

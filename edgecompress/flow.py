@@ -272,10 +272,10 @@ def _package_result(
         flash=FlashUse(
             used_bytes=size,
             budget_bytes=job.budget.flash_bytes,
-            predicted_bytes=size,
+            predicted_bytes=None,
             sections={"package": size},
         ),
-        ram=RamUse(used_bytes=0, budget_bytes=job.budget.ram_bytes, predicted_bytes=0, parts={}),
+        ram=RamUse(used_bytes=0, budget_bytes=job.budget.ram_bytes, predicted_bytes=None, parts={}),
         verified=Verification(exact=False, layers=0, samples=0, sides=()),
         plan=plan,
         hashes={"source": job.source.hash, "deployable": model_hash},

@@ -131,8 +131,8 @@ class SizeReport(Record):
     """Sizes read from the linked image.
 
     `flash_sections`: weights, kernels, model (generated C and its tables), runtime, vectors, data.
-    `ram_parts`: arena, scratch, static, io, stack (measured high-water once the image ran, else
-    the reserve).
+    `ram_parts`: arena, scratch, static, io, and stack: the measured high-water once the image ran
+    (`stack_reserve` where nothing could measure it).
     """
 
     flash_sections: dict[str, int]
@@ -237,16 +237,18 @@ class Accuracy(Record):
 
 
 class FlashUse(Record):
+    """`predicted_bytes` is None where nothing was predicted (GPU packages)."""
+
     used_bytes: int
     budget_bytes: int | None
-    predicted_bytes: int
+    predicted_bytes: int | None
     sections: dict[str, int]
 
 
 class RamUse(Record):
     used_bytes: int
     budget_bytes: int | None
-    predicted_bytes: int
+    predicted_bytes: int | None
     parts: dict[str, int]
 
 

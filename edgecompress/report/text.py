@@ -21,6 +21,7 @@ _LISTED_FLOAT_LAYERS = 8
 _PART_LABELS = {
     "io": "input and output",
     "stack": "stack high-water",
+    "stack_reserve": "stack reserve",
     "model": "generated C",
     "data": "initialised data",
 }
@@ -93,7 +94,7 @@ def _add_resource(
     name: str,
     used: int,
     budget: int | None,
-    predicted: int,
+    predicted: int | None,
     parts: dict[str, int],
     predicted_parts: dict[str, int],
 ) -> None:
@@ -123,7 +124,7 @@ def _share(size: int, budget: int | None) -> str:
     return f"{100 * size / budget:.1f} %" if budget else ""
 
 
-def _deviation(used: int, predicted: int) -> Text:
+def _deviation(used: int, predicted: int | None) -> Text:
     if not predicted:
         return Text("")
     percent = 100 * (used - predicted) / predicted
