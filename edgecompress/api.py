@@ -62,10 +62,13 @@ def fit(
     Raises:
         EdgeCompressError: see `edgecompress.errors` for the tree.
     """
+    from edgecompress.model.opcheck import check_operators
+
     clock = Stopwatch(progress)
     profile = load_target(target)
     source = _load(model, clock, input_shape=input_shape, trust=trust)
     if source.kind == "float" and precision == "int8":
+        check_operators(source)
         splits = _data(data, source, clock, seed=seed)
     else:
         splits = _optional_data(data, source, clock, seed=seed)
@@ -114,6 +117,7 @@ def plan(
     Raises:
         DoesNotFit: no choice meets the budget; says which, by how much and where.
     """
+    from edgecompress.model.opcheck import check_operators
     from edgecompress.model.trainable import to_trainable
     from edgecompress.plan.search import make_plan
 
@@ -121,6 +125,7 @@ def plan(
     profile = load_target(target)
     source = _load(model, clock, input_shape=input_shape, trust=trust)
     _require_float(source, "plan")
+    check_operators(source)
     splits = _data(data, source, clock, seed=seed)
     clock.stage("Plan")
     chosen = make_plan(
