@@ -16,6 +16,7 @@ import numpy as np
 from edgecompress.errors import VerificationFailed
 from edgecompress.progress import Progress
 from edgecompress.records import (
+    CycleEstimate,
     ImageManifest,
     Measurement,
     SizeReport,
@@ -172,9 +173,15 @@ def device_outputs(
     return np.stack(outputs)
 
 
-def estimate_time(profile: DeviceProfile, instructions: int | None) -> TimeEstimate | None:
-    """A labelled range: exact instructions times the core's cycles per instruction."""
+def estimate_time(
+    profile: DeviceProfile, instructions: int | None, cycles: CycleEstimate | None = None
+) -> TimeEstimate | None:
+    """A labelled range: the core's cycle model over the blocks executed where it was seen, else
+    exact instructions times the core's cycles per instruction."""
     core = profile.core
+    if cycles is not None:
+        low, high = (count / core.clock_hz * 1e6 for count in (cycles.low, cycles.high))
+        return TimeEstimate(low_us=low, high_us=high, clock_hz=core.clock_hz, source=cycles.model)
     if instructions is None or core.cycles_per_instruction is None:
         return None
     low, high = (

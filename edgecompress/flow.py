@@ -230,7 +230,7 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
         device=measurement.device,
         label=measurement.label,
         latency_us=measurement.latency_us,
-        time_estimate=estimate_time(job.profile, measurement.instructions),
+        time_estimate=estimate_time(job.profile, measurement.instructions, measurement.cycles),
         verified=deployed.verification,
         float_layers=deployed.program.float_layers,
         layers=deployed.manifest.layers,

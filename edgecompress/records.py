@@ -121,10 +121,14 @@ class TensorPlacement(Record):
 
 
 class MemoryMap(Record):
+    """The arena over time. `occupied_bytes` holds, for each step, the bytes in use while it runs:
+    with `tensors` what a picture of the arena needs."""
+
     arena_bytes: int
     tensors: tuple[TensorPlacement, ...]
     peak_step: str
     peak_live_bytes: int
+    occupied_bytes: tuple[int, ...] = ()
 
 
 class SizeReport(Record):
@@ -179,18 +183,36 @@ class ImageManifest(Record):
     requantize: Literal["smmla", "tflite"]
 
 
+class CycleEstimate(Record):
+    """A range of core cycles from exact block counts and the model named."""
+
+    low: int
+    high: int
+    model: str
+
+
 class LayerMeasurement(Record):
+    """One step's cost; `macs` and `implementation` are the image's own description of it."""
+
     index: int
     name: str
     ticks: int
+    macs: int = 0
+    implementation: str = ""
+    cycles: CycleEstimate | None = None
 
 
 class Measurement(Record):
-    """One inference's cost, and what kind of number it is."""
+    """One inference's cost, and what kind of number it is.
+
+    `words` counts every register moved by a wide load or store as one instruction.
+    """
 
     device: str
     label: MeasurementLabel
     instructions: int | None = None
+    words: int | None = None
+    cycles: CycleEstimate | None = None
     latency_us: float | None = None
     runs: int = 1
     stack_high_water_bytes: int | None = None

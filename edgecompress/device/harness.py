@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 from pydantic import ValidationError
 
-from edgecompress.device.ports.base import Port
+from edgecompress.device.cycles import MODELS, Work
+from edgecompress.device.ports.base import CountsWork, Port
 from edgecompress.device.protocol import Area, Client, Identity
 from edgecompress.errors import (
     BadData,
@@ -21,6 +22,7 @@ from edgecompress.errors import (
     ProtocolError,
 )
 from edgecompress.records import (
+    CycleEstimate,
     ImageManifest,
     LayerMeasurement,
     LayerReport,
@@ -36,12 +38,16 @@ DEVICES = "virtual, process, qemu, serial:/dev/ttyACM0 or socket://host:port"
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What one step left behind: the CRC-32 of its output and its cost in ticks."""
+    """What one step left behind: the CRC-32 of its output and its cost in ticks.
+
+    `work` is what it executed, on a port that counts it and where it was asked for.
+    """
 
     index: int
     name: str
     crc: int
     ticks: int
+    work: Work | None = None
 
 
 def open_device(
@@ -70,7 +76,9 @@ def open_device(
     try:
         client = Client(port, run_timeout_s=run_timeout_s)
         client.synchronize()
-        return Session(client, manifest, _checked_identity(client, manifest))
+        return Session(
+            client, manifest, _checked_identity(client, manifest), core=profile.core.name
+        )
     except BaseException:
         port.close()
         raise
@@ -158,7 +166,10 @@ class Session:
         port: where the device is; `port.name` names it.
     """
 
-    def __init__(self, client: Client, manifest: ImageManifest, identity: Identity) -> None:
+    def __init__(
+        self, client: Client, manifest: ImageManifest, identity: Identity, *, core: str = ""
+    ) -> None:
+        self._core = core
         self._client = client
         self._identity = identity
         self._next_step: int | None = None
@@ -222,15 +233,23 @@ class Session:
         """
         if manifest is not None and manifest.model_hash != self.manifest.model_hash:
             raise ProtocolError(f"{self.port.name} runs another model than the manifest's.")
+        return self._traces(x)
+
+    def _traces(self, x: np.ndarray, *, with_work: bool = False) -> list[LayerTrace]:
         self.load(x)
         self._client.begin()
         traces = []
         for layer in self.manifest.layers:
             ticks = self._client.step(layer.index)
+            work = self.take_work() if with_work else None
             crc = self._client.crc(layer.offset_bytes, layer.size_bytes, _AREAS[layer.location])
-            traces.append(LayerTrace(layer.index, layer.name, crc, ticks))
+            traces.append(LayerTrace(layer.index, layer.name, crc, ticks, work))
         self._next_step = len(self.manifest.layers)
         return traces
+
+    def take_work(self) -> Work | None:
+        """What the model executed since the last call; None on a port that cannot see it."""
+        return self.port.take_work() if isinstance(self.port, CountsWork) else None
 
     def read_layer(self, index: int) -> np.ndarray:
         """The output of one layer for the sample loaded last, in its shape and type.
@@ -276,22 +295,44 @@ class Session:
         self.load(x)
         for _ in range(warmup):
             self._client.run()
-        ticks = statistics.median(self._client.run() for _ in range(max(runs, 1)))
-        layers = tuple(
-            LayerMeasurement(index=trace.index, name=trace.name, ticks=trace.ticks)
-            for trace in self.layers(x)
-        )
+        self.take_work()
+        all_ticks = [self._client.run()]
+        work = self.take_work()
+        all_ticks += [self._client.run() for _ in range(runs - 1)]
+        ticks = statistics.median(all_ticks)
+        layers = tuple(self._measured(trace) for trace in self._traces(x, with_work=True))
         clock = self.port.clock
         per_tick = clock.instructions_per_tick
         return Measurement(
             device=self.port.name,
             label=clock.label,
             instructions=None if per_tick is None else round(ticks * per_tick),
+            words=None if work is None else work.words,
+            cycles=self._cycles(work),
             latency_us=ticks / self._identity.tick_hz * 1e6 if clock.ticks_are_time else None,
             runs=max(runs, 1),
             stack_high_water_bytes=self.stack_high_water(),
             layers=layers,
         )
+
+    def _measured(self, trace: LayerTrace) -> LayerMeasurement:
+        layer = self.manifest.layers[trace.index]
+        return LayerMeasurement(
+            index=trace.index,
+            name=trace.name,
+            ticks=trace.ticks,
+            macs=layer.macs,
+            implementation=getattr(layer, "implementation", ""),
+            cycles=self._cycles(trace.work),
+        )
+
+    def _cycles(self, work: Work | None) -> CycleEstimate | None:
+        """By the model of the image's own core; None where it has none."""
+        core = self._core
+        if work is None or core not in work.cycles:
+            return None
+        low, high = work.cycles[core]
+        return CycleEstimate(low=low, high=high, model=MODELS[core].name)
 
 
 def _bytes(spec: TensorSpec) -> int:

@@ -20,6 +20,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 from unicorn.unicorn_py3 import Uc, UcError
 
+from edgecompress.device.cycles import Work, count_work
 from edgecompress.device.ports.counting import make_counter
 from edgecompress.errors import BadInput, DeviceFault, DeviceNotFound, InvalidTarget
 from edgecompress.target.schema import DeviceProfile, Region
@@ -45,6 +46,9 @@ _UART_RECEIVE_FULL = 2
 _TIMER_CONTROL, _TIMER_VALUE, _TIMER_RELOAD = 0x00, 0x04, 0x08
 
 # QEMU's exception numbers for the M profile.
+# The C API's two ways into the model: what is executed below them is its own work.
+_MODEL_ENTRIES = ("model_run", "model_run_step")
+
 _EXCEPTIONS = {
     1: "an undefined instruction",
     2: "an SVC instruction, but nothing serves it",
@@ -114,6 +118,8 @@ class Board:
         self._map_memory()
         self._symbols = _load(self.engine, elf, profile)
         self.counter = make_counter(self.engine, counter)
+        self.counter.watch([self._symbols.functions[name] for name in _MODEL_ENTRIES
+                            if name in self._symbols.functions])  # fmt: skip
         self.engine.hook_add(const.UC_HOOK_MEM_INVALID, self._refuse_access)
         self.engine.hook_add(const.UC_HOOK_INTR, self._exception)
 
@@ -134,6 +140,16 @@ class Board:
     def stop(self) -> None:
         """From any thread."""
         self.engine.emu_stop()
+
+    def take_work(self) -> Work | None:
+        """What the model executed since the last call, the protocol around it left out.
+
+        None when nothing of it was recorded.
+        """
+        blocks = self.counter.take_blocks()
+        if not blocks:
+            return None
+        return count_work(blocks, lambda address, size: bytes(self.engine.mem_read(address, size)))
 
     def _map_memory(self) -> None:
         for region in self.profile.regions:
@@ -267,8 +283,8 @@ def _check_pages(region: Region, profile: DeviceProfile) -> None:
         )
 
 
-def _load(engine: Uc, path: Path, profile: DeviceProfile) -> Callable[[int], str]:
-    """Programs the flash; returns what names an address ("function+0x12")."""
+def _load(engine: Uc, path: Path, profile: DeviceProfile) -> _Symbols:
+    """Programs the flash; returns the image's functions."""
     flash = [region for region in profile.regions if region.kind == "flash"]
     try:
         with path.open("rb") as file:
@@ -287,28 +303,31 @@ def _load(engine: Uc, path: Path, profile: DeviceProfile) -> Callable[[int], str
                         next_step="Compile the image again for this target.",
                     )
                 engine.mem_write(start, segment.data())
-            return _symbol_lookup(elf)
+            return _Symbols(elf)
     except ELFError as error:
         raise BadInput(f"{path.name} is not an ELF image: {error}.") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _symbol_lookup(elf: ELFFile) -> Callable[[int], str]:
-    functions = sorted(
-        (symbol["st_value"] & ~1, symbol.name)
-        for section in elf.iter_sections()
-        if isinstance(section, SymbolTableSection)
-        for symbol in section.iter_symbols()
-        if symbol["st_info"]["type"] == "STT_FUNC"
-    )
-    starts = [start for start, _name in functions]
+class _Symbols:
+    """The image's functions, by name and by address."""
 
-    def name(address: int) -> str:
-        index = bisect.bisect_right(starts, address) - 1
+    def __init__(self, elf: ELFFile) -> None:
+        self.functions: dict[str, int] = {
+            symbol.name: symbol["st_value"] & ~1
+            for section in elf.iter_sections()
+            if isinstance(section, SymbolTableSection)
+            for symbol in section.iter_symbols()
+            if symbol["st_info"]["type"] == "STT_FUNC"
+        }
+        self._ordered = sorted((start, name) for name, start in self.functions.items())
+        self._starts = [start for start, _name in self._ordered]
+
+    def __call__(self, address: int) -> str:
+        """What names an address: "function+0x12"."""
+        index = bisect.bisect_right(self._starts, address) - 1
         if index < 0:
             return "no function"
-        start, found = functions[index]
+        start, found = self._ordered[index]
         return f"{found}+{address - start:#x}"
-
-    return name

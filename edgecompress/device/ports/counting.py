@@ -6,6 +6,9 @@ as they do in QEMU's icount and in the pipeline of the real core.
 
 The count at a timer read includes the whole block the read is in, so the difference between two
 reads made by the same instruction is exact to the instruction; port_ticks() is that instruction.
+
+While a watched function runs (`watch`), each block's entries and taken exits are kept as well:
+`take_blocks` hands them over, for cycle models. They end with the function's return.
 """
 
 from __future__ import annotations
@@ -17,14 +20,21 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import unicorn.arm_const as arm
 import unicorn.unicorn_const as const
 from unicorn.unicorn_py3 import Uc
 
+from edgecompress.device.cycles import BlockCount
+
 _SOURCE = Path(__file__).with_name("block_counter.c")
 _BUILD_TIMEOUT_SECONDS = 120
+# An odd address begins no block.
+_NOWHERE = 0xFFFFFFFF
+_TAKEN_BLOCKS = 4096
 
 
 class InstructionCounter(Protocol):
@@ -33,6 +43,14 @@ class InstructionCounter(Protocol):
     @property
     def instructions(self) -> int:
         """Executed so far, the current block included whole."""
+        ...
+
+    def watch(self, addresses: Sequence[int]) -> None:
+        """Records blocks from entering one of these functions (at most two) until it returns."""
+        ...
+
+    def take_blocks(self) -> tuple[BlockCount, ...] | None:
+        """What was recorded since the last call; None when the table had no room for all."""
         ...
 
 
@@ -44,6 +62,10 @@ class PythonCounter:
     def __init__(self, engine: Uc) -> None:
         self.instructions = 0
         self._blocks: dict[tuple[int, int], int] = {}
+        self._watched: frozenset[int] = frozenset()
+        self._recorded: dict[tuple[int, int], list[int]] = {}
+        self._return_address: int | None = None
+        self._previous = (0, 0)
         engine.hook_add(const.UC_HOOK_BLOCK, self._enter)
 
     def _enter(self, engine: Uc, address: int, size: int, _state: object) -> None:
@@ -52,6 +74,30 @@ class PythonCounter:
             count = count_thumb_instructions(bytes(engine.mem_read(address, size)))
             self._blocks[address, size] = count
         self.instructions += count
+        if self._return_address is not None or address in self._watched:
+            self._record(engine, address, size)
+
+    def _record(self, engine: Uc, address: int, size: int) -> None:
+        if self._return_address is None:
+            self._return_address = engine.reg_read(arm.UC_ARM_REG_LR) & ~1
+        else:
+            if sum(self._previous) != address:
+                self._recorded[self._previous][1] += 1
+            if address == self._return_address:
+                self._return_address = None
+                return
+        self._recorded.setdefault((address, size), [0, 0])[0] += 1
+        self._previous = (address, size)
+
+    def watch(self, addresses: Sequence[int]) -> None:
+        self._watched = frozenset(addresses)
+
+    def take_blocks(self) -> tuple[BlockCount, ...] | None:
+        taken, self._recorded = self._recorded, {}
+        return tuple(
+            BlockCount(address, size, entries, exits)
+            for (address, size), (entries, exits) in sorted(taken.items())
+        )
 
 
 def count_thumb_instructions(code: bytes) -> int:
@@ -64,7 +110,26 @@ def count_thumb_instructions(code: bytes) -> int:
 
 
 class _State(ctypes.Structure):
-    _fields_ = (("instructions", ctypes.c_uint64), ("read_memory", ctypes.c_void_p))
+    _fields_ = (
+        ("instructions", ctypes.c_uint64),
+        ("read_memory", ctypes.c_void_p),
+        ("read_register", ctypes.c_void_p),
+        ("link_register", ctypes.c_int32),
+        ("watched", ctypes.c_uint32 * 2),
+        ("recording", ctypes.c_uint32),
+        ("return_address", ctypes.c_uint32),
+        ("lost", ctypes.c_uint32),
+    )
+
+
+class _Block(ctypes.Structure):
+    _fields_ = (
+        ("address", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("instructions", ctypes.c_uint32),
+        ("entries", ctypes.c_uint64),
+        ("taken", ctypes.c_uint64),
+    )
 
 
 class NativeCounter:
@@ -86,6 +151,9 @@ class NativeCounter:
         self._memory = ctypes.create_string_buffer(library.counter_bytes())
         self._state = _State.from_buffer(self._memory)
         self._state.read_memory = ctypes.cast(uclib.uc_mem_read, ctypes.c_void_p).value
+        self._state.read_register = ctypes.cast(uclib.uc_reg_read, ctypes.c_void_p).value
+        self._state.link_register = arm.UC_ARM_REG_LR
+        self.watch(())
         self._library = library
         hook = ctypes.c_size_t()
         status = uclib.uc_hook_add(
@@ -103,6 +171,20 @@ class NativeCounter:
     @property
     def instructions(self) -> int:
         return self._state.instructions
+
+    def watch(self, addresses: Sequence[int]) -> None:
+        self._state.watched = (ctypes.c_uint32 * 2)(*(*addresses, _NOWHERE, _NOWHERE)[:2])
+
+    def take_blocks(self) -> tuple[BlockCount, ...] | None:
+        found = (_Block * _TAKEN_BLOCKS)()
+        blocks: list[BlockCount] = []
+        while True:
+            count = self._library.take_blocks(self._memory, found, _TAKEN_BLOCKS)
+            blocks += [BlockCount(b.address, b.size, b.entries, b.taken) for b in found[:count]]
+            if count < _TAKEN_BLOCKS:
+                break
+        lost, self._state.lost = self._state.lost, 0
+        return None if lost else tuple(sorted(blocks))
 
 
 def make_counter(engine: Uc, kind: str = "auto") -> InstructionCounter:
