@@ -152,7 +152,7 @@ class SizeReport(Record):
 
 
 class LayerReport(Record):
-    """One step of the image. `location` is "arena", "input" or "output"."""
+    """One step of the image, its output `offset_bytes` into the memory `location` names."""
 
     index: int
     name: str

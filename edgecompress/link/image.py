@@ -222,7 +222,7 @@ def _manifest(
                 output_shape=output.shape,
                 output_dtype=output.dtype,
                 location=output.location,
-                offset_bytes=output.offset_bytes if output.location == "arena" else 0,
+                offset_bytes=output.offset_bytes,
                 size_bytes=output.size_bytes,
                 macs=step.macs,
                 is_float=step.is_float,

@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 
 from edgecompress.errors import BuildFailed
+from edgecompress.lower.memory.arena import input_preserved
 from edgecompress.lower.program import Argument, Buffer, Program
 from edgecompress.records import TensorSpec
 
@@ -77,6 +78,9 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
         input=_tensor(program.inputs[0]),
         output=_tensor(program.outputs[0]),
         arena_bytes=max(program.arena_bytes, 1),
+        input_offset=program.buffers[program.input_buffers[0]].offset_bytes,
+        output_offset=program.buffers[program.output_buffers[0]].offset_bytes,
+        input_preserved=int(input_preserved(program)),
         alignment=program.arena_alignment,
         c_text=_c_text,
     )
@@ -198,8 +202,6 @@ def _argument(program: Program, symbols: list[str], argument: Argument, *, is_ou
     if argument.kind == "constant":
         return symbols[int(argument.name)]
     buffer = program.buffers[argument.name]
-    if buffer.location != "arena":
-        return "in" if buffer.location == "input" else "out"
     qualifier = "" if is_output else "const "
     return f"AT({qualifier}{_c_type(buffer.dtype)}, {buffer.offset_bytes})"
 

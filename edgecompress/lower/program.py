@@ -60,10 +60,23 @@ class Argument:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """A step's output may share memory with argument `argument`, if that dies at the step.
+
+    `distance_bytes` 0: exactly in place, no other way. Negative: the output starts at least that
+    many bytes before the input. Apart is always allowed.
+    """
+
+    argument: int
+    distance_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Step:
     """One kernel call. The last argument is the output; the others come in `compute`'s order.
 
-    `kernel` is None for a float operator TVM legalised itself (no numpy twin).
+    `kernel` is None for a float operator TVM legalised itself (no numpy twin). `overlaps` belongs
+    to the code in `function`: whoever replaces the function replaces it too.
     """
 
     name: str
@@ -72,6 +85,7 @@ class Step:
     kernel: Kernel | None
     op: str
     macs: int = 0
+    overlaps: tuple[Overlap, ...] = ()
 
     @property
     def output(self) -> str:
@@ -84,7 +98,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Buffer:
-    """An activation. `location` says whose memory it is; `offset_bytes` counts only in the arena.
+    """An activation or a step's scratch, in the arena at `offset_bytes`.
 
     first_step is the step that writes it (-1 for the model input), last_step the last that reads
     it (len(steps) for the model output). A reshape has no step: it is an alias of its source.
@@ -96,7 +110,7 @@ class Buffer:
     size_bytes: int
     first_step: int
     last_step: int
-    location: Literal["arena", "input", "output"] = "arena"
+    location: Literal["arena"] = "arena"
     offset_bytes: int = 0
 
 

@@ -75,7 +75,7 @@ static void edge_step(char *arguments) {
     reply_error("Steps run in order after 'edge begin'", "");
   } else {
     uint64_t before = port_ticks();
-    model_run_step((int)step, runner_input, runner_output);
+    model_run_step((int)step);
     uint64_t after = port_ticks();
     next_step_plus_one = step + 2;
     print_ticks(before, after);
@@ -88,10 +88,10 @@ static int find_area(const char *word, Area *area) {
     area->bytes = model_arena;
     area->size = MODEL_ARENA_BYTES;
   } else if (words_equal(word, "in")) {
-    area->bytes = (uint8_t *)runner_input;
+    area->bytes = (uint8_t *)model_input();
     area->size = MODEL_INPUT_BYTES;
   } else if (words_equal(word, "out")) {
-    area->bytes = (uint8_t *)runner_output;
+    area->bytes = (uint8_t *)model_output();
     area->size = MODEL_OUTPUT_BYTES;
   } else {
     return -1;
@@ -177,7 +177,7 @@ static void edge_load(char *arguments) {
     return;
   }
   for (uint32_t index = 0; index < count; index++) {
-    ((uint8_t *)runner_input)[offset + index] = bytes[index];
+    ((uint8_t *)model_input())[offset + index] = bytes[index];
   }
   print_text("e2-loaded-");
   print_unsigned(offset + count);
@@ -219,7 +219,7 @@ void command_edge(char *arguments) {
   } else if (words_equal(word, "load")) {
     edge_load(arguments);
   } else if (words_equal(word, "out")) {
-    print_bytes((const uint8_t *)runner_output, MODEL_OUTPUT_BYTES);
+    print_bytes((const uint8_t *)model_output(), MODEL_OUTPUT_BYTES);
   } else if (words_equal(word, "stack")) {
     edge_stack();
   } else {

@@ -9,15 +9,6 @@
 #define MODEL_NAME "model"
 #endif
 
-#ifndef MODEL_ALIGNMENT
-#define MODEL_ALIGNMENT 16
-#endif
-
-#define IO_MEMORY __attribute__((section(".bss.model_io"), aligned(MODEL_ALIGNMENT)))
-
-IO_MEMORY model_input_t runner_input[MODEL_INPUT_BYTES / sizeof(model_input_t)];
-IO_MEMORY model_output_t runner_output[MODEL_OUTPUT_BYTES / sizeof(model_output_t)];
-
 void reply_error(const char *text, const char *detail) {
   print_text("e-[");
   print_text(text);
@@ -25,7 +16,7 @@ void reply_error(const char *text, const char *detail) {
   print_text("]\r\n");
 }
 
-void runner_infer(void) { (void)model_run(runner_input, runner_output); }
+void runner_infer(void) { (void)model_run(model_input(), model_output()); }
 
 static void print_ready(void) {
   print_text("m-ready\r\n");

@@ -1,4 +1,6 @@
-/* Shared by the command handlers: the model's input and output memory, and the error reply. */
+/* Shared by the command handlers. The model's input and output lie in its arena (model_input(),
+ * model_output() of model.h): an inference may overwrite the input, so a host loads it again before
+ * each inference whose output it reads. */
 #ifndef EDGECOMPRESS_RUNNER_H
 #define EDGECOMPRESS_RUNNER_H
 
@@ -12,14 +14,10 @@
 /* Longest command, the closing % not counted. The MLPerf Tiny protocol needs 80. */
 #define COMMAND_LIMIT 160
 
-/* The caller's memory of the C API: kernels read and write it directly. */
-extern model_input_t runner_input[];
-extern model_output_t runner_output[];
-
 /* e-[text] or e-[textdetail]. */
 void reply_error(const char *text, const char *detail);
 
-/* Runs the model once on runner_input. */
+/* Runs the model once on what lies in model_input(). */
 void runner_infer(void);
 
 /* Each takes the rest of its command's line and prints every reply but m-ready. */

@@ -98,8 +98,8 @@ REFUSED = [
     "db load 1x", "db 00", "infer 0", "infer x", "infer 1 x", "infer 4294967297", "edge",
     "edge frobnicate", "edge step", "edge step 2", "edge step -1", "edge step 0", "edge crc",
     "edge crc 0", "edge crc 0 1", "edge crc 0 1 flash", "edge crc 0 33 in", "edge crc 33 0 in",
-    "edge crc 48 1 arena", "edge crc 4294967295 2 arena", "edge crc 2 4294967295 arena",
-    "edge read 0 49 arena", "edge load", "edge load 0", "edge load 0 00", "edge load 0 0g 00000000",
+    "edge crc 96 1 arena", "edge crc 4294967295 2 arena", "edge crc 2 4294967295 arena",
+    "edge read 0 97 arena", "edge load", "edge load 0", "edge load 0 00", "edge load 0 0g 00000000",
     "edge load 0 000 00000000", "edge load 32 00 d202ef8d", "edge load 0 00 00000000",
     "edge load 0 00 d202ef8", "edge load 0 00 d202ef8d0", "edge load 4294967295 00 d202ef8d",
 ]  # fmt: skip
