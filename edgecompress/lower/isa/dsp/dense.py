@@ -1,0 +1,305 @@
+"""Fully connected layers of one input row for Thumb-2 with DSP: four outputs at a time.
+
+Two channels A and B share a 16-bit half word 256 * B + A. One SMLAD of two such halves sums
+256 * B + A over two inputs, SXTB16 leaves A alone for a second SMLAD, and at the end
+B = (256 * B + A - A) >> 8. Everything wraps modulo 2^32, so only B itself must stay within 24
+bits, bias included. Four weights then cost one load, one extraction and two multiplications: 27
+instructions for 32 multiplications.
+
+The inputs become 16-bit pairs once, in scratch of two bytes an input ("pairs"), or anew for each
+four outputs without scratch ("stream", 31 instructions for 32). Layers whose sums exceed 24 bits
+keep their weights as they are ("plain", 36 for 32).
+
+All sizes are in the constants, so every layer of a form shares one routine of about 700 bytes:
+
+    [words of input, outputs, rounding, shift, entry, left shift, low, high]
+    then for each four outputs [4 initial sums] [weights] [4 multipliers]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
+from edgecompress.lower.isa.interface import Cost, Implementation
+from edgecompress.lower.kernels.dense import Dense
+
+if TYPE_CHECKING:
+    from edgecompress.lower.kernels.requant import Requantize
+    from edgecompress.lower.program import Kernel
+
+Form = Literal["pairs", "stream", "plain"]
+_MOST_INPUTS = 1 << 16
+_PAIR_LIMIT = 1 << 23
+# stack: 0 inputs, 4 their end, 8 entry, 12 output, 16 last whole store, 20 rounding, 24 shift,
+# 28 left shift, 32 low, 36 high
+_FRAME_BYTES = 40
+
+
+@dataclass(frozen=True)
+class _Routine:
+    """One routine's text in the pieces that run equally often."""
+
+    form: Form
+    unroll: int
+    left: bool
+    clamp: bool
+
+    @property
+    def symbol(self) -> str:
+        suffix = ("_left" if self.left else "") + ("_clamp" if self.clamp else "")
+        return f"dense_{self.form}_{self.unroll}{suffix}"
+
+    @property
+    def words_per_unit(self) -> int:
+        return 1 if self.form == "plain" else 2
+
+    @property
+    def text(self) -> str:
+        group, epilogue = self.group_start(), self.epilogue()
+        units = [line for number in range(self.unroll) for line in self.unit(number)]
+        lines = [*self.prologue(), *self.widen(), *self.setup(), "4:", *group, ".balign 4", "5:"]
+        for number in range(self.unroll if self.form != "plain" else 0):
+            lines += self.half(number)
+        lines += ["6:", *units, *self.loop_end(), *epilogue, *self.tail(), *self.end()]
+        return routine(self.symbol, lines)
+
+    def prologue(self) -> list[str]:
+        output = "r2" if self.form == "stream" else "r3"
+        inputs = "r0" if self.form == "stream" else "r2"
+        return [
+            "push {r4-r11, lr}",
+            f"sub sp, #{_FRAME_BYTES}",
+            "mov lr, r1",
+            f"str {inputs}, [sp]",
+            "ldmia lr!, {r4-r11}",  # the header
+            "strd r6, r7, [sp, #20]",
+            "strd r9, r10, [sp, #28]",
+            "str r11, [sp, #36]",
+            f"add r5, {output}",
+            "subs r5, #4",
+            f"strd {output}, r5, [sp, #12]",
+            "adr r9, 5f",
+            "add r8, r9",
+            "str r8, [sp, #8]",
+        ]
+
+    def widen(self) -> list[str]:
+        """One word of inputs 0..3 into the pairs (0, 2) and (1, 3)."""
+        if self.form == "stream":
+            return []
+        return ["1:", "ldr r9, [r0], #4", "subs r4, #1", "sxtb16 r10, r9",
+                "sxtb16 r11, r9, ror #8", "stmia r2!, {r10, r11}", "bne 1b"]  # fmt: skip
+
+    def setup(self) -> list[str]:
+        if self.form == "stream":
+            return ["add.w r2, r0, r4, lsl #2", "str r2, [sp, #4]"]
+        return ["str r2, [sp, #4]"]
+
+    def group_start(self) -> list[str]:
+        return ["ldmia lr!, {r4-r7}", "ldr r11, [sp]", "ldr pc, [sp, #8]"]
+
+    def half(self, number: int) -> list[str]:
+        """8 bytes: the way into a unit's second half, for an odd number of words."""
+        load = "ldr r12, [r11], #4" if self.form == "stream" else "ldmia r11!, {r10, r12}"
+        return [load, f"b.w {10 + number}f"]
+
+    def unit(self, number: int) -> list[str]:
+        if self.form == "plain":
+            lines = ["ldmia r11!, {r8, r9}", "ldmia lr!, {r0-r3}"]
+            for channel in range(4):
+                sums = f"r{4 + channel}"
+                lines += [f"sxtb16 r12, r{channel}", f"sxtb16 r{channel}, r{channel}, ror #8",
+                          f"smlad {sums}, r12, r8, {sums}",
+                          f"smlad {sums}, r{channel}, r9, {sums}"]  # fmt: skip
+            return lines
+        label = f"{10 + number}:"
+        if self.form == "pairs":
+            return ["ldmia r11!, {r8, r9, r10, r12}", *self._pair_of_words("r8", "r9"),
+                    label, *self._pair_of_words("r10", "r12")]  # fmt: skip
+        return [
+            "ldmia r11!, {r9, r12}", "sxtb16 r8, r9", "sxtb16 r9, r9, ror #8",
+            *self._pair_of_words("r8", "r9"), label, "sxtb16 r10, r12", "sxtb16 r12, r12, ror #8",
+            *self._pair_of_words("r10", "r12"),
+        ]  # fmt: skip
+
+    def _pair_of_words(self, even: str, odd: str) -> list[str]:
+        """Four inputs by four channels: 256 * B + A in r4 and r6, A in r5 and r7."""
+        return [
+            "ldmia lr!, {r0-r3}",
+            f"smlad r4, r0, {even}, r4", "sxtb16 r0, r0",
+            f"smlad r6, r1, {even}, r6", "sxtb16 r1, r1",
+            f"smlad r5, r0, {even}, r5", f"smlad r7, r1, {even}, r7",
+            f"smlad r4, r2, {odd}, r4", "sxtb16 r2, r2",
+            f"smlad r6, r3, {odd}, r6", "sxtb16 r3, r3",
+            f"smlad r5, r2, {odd}, r5", f"smlad r7, r3, {odd}, r7",
+        ]  # fmt: skip
+
+    def loop_end(self) -> list[str]:
+        return ["ldr r0, [sp, #4]", "cmp r11, r0", "bne.w 6b"]
+
+    @property
+    def _channels(self) -> tuple[str, str, str, str]:
+        return ("r4", "r5", "r6", "r7") if self.form == "plain" else ("r5", "r4", "r7", "r6")
+
+    def epilogue(self) -> list[str]:
+        lines = ["ldrd r8, r9, [sp, #20]", "ldmia lr!, {r0-r3}"]
+        if self.form != "plain":
+            lines += ["subs r4, r4, r5", "subs r6, r6, r7", "asrs r4, r4, #8", "asrs r6, r6, #8"]
+        channels = self._channels
+        if self.left:
+            lines.append("ldr r12, [sp, #28]")
+            lines += [f"lsl.w {sums}, {sums}, r12" for sums in channels]
+        for number, sums in enumerate(channels):
+            lines.append(f"smmla {sums}, {sums}, r{number}, r8")
+        for sums in channels:
+            lines += [f"asr.w {sums}, {sums}, r9", f"ssat {sums}, #8, {sums}"]
+        first = channels[0]
+        for number, sums in enumerate(channels[1:], 1):
+            lines.append(f"bfi {first}, {sums}, #{8 * number}, #8")
+        if self.clamp:
+            lines += ["ldrd r2, r3, [sp, #32]",
+                      f"ssub8 r8, {first}, r2", f"sel {first}, {first}, r2",
+                      f"ssub8 r8, r3, {first}", f"sel {first}, {first}, r3"]  # fmt: skip
+        return [*lines, "ldrd r0, r1, [sp, #12]", "cmp r0, r1", "bgt 7f",
+                f"str {first}, [r0], #4", "str r0, [sp, #12]", "bne.w 4b"]  # fmt: skip
+
+    def tail(self) -> list[str]:
+        first = self._channels[0]
+        return ["b 9f", "7:", "adds r1, #4", "8:", f"strb {first}, [r0], #1",
+                f"lsrs {first}, {first}, #8", "cmp r0, r1", "bne 8b"]  # fmt: skip
+
+    def end(self) -> list[str]:
+        return ["9:", f"add sp, #{_FRAME_BYTES}", "pop {r4-r11, pc}"]
+
+    def entry(self, words: int) -> int:
+        """Where the first pass enters, in bytes from the halves' table; odd as Thumb wants it."""
+        units = -(-words // self.words_per_unit)
+        first = -units % self.unroll
+        if words % self.words_per_unit:
+            return 8 * first + 1
+        table = 8 * self.unroll if self.form != "plain" else 0
+        return table + 4 * instruction_count(self.unit(0)) * first + 1
+
+    def cost(self, words: int, outputs: int) -> Cost:
+        groups, units = -(-outputs // 4), -(-words // self.words_per_unit)
+        passes = -(-units // self.unroll)
+        unit = self.unit(0)
+        often = [
+            (1, self.prologue() + self.setup() + self.end()),
+            (words, self.widen()),
+            (groups, self.group_start() + self.epilogue()),
+            (groups * units, unit),
+            (groups * passes, self.loop_end()),
+        ]
+        half = units * self.words_per_unit - words
+        if half:
+            often += [(groups, self.half(0)), (-groups, unit[: unit.index("10:")])]
+        rest = outputs % 4
+        branch = ["b 9f"]
+        if rest:
+            often += [(1, ["adds r1, #4"]), (rest, self.tail()[4:])]
+            often.append((-1, self.epilogue()[-3:]))
+        else:
+            often.append((1, branch))
+        return Cost(
+            instructions=sum(times * instruction_count(lines) for times, lines in often),
+            cycles=sum(times * cycles(lines) for times, lines in often),
+            code_bytes=4 * instruction_count(self.text.splitlines()[6:]),
+        )
+
+
+@dataclass(frozen=True)
+class DenseGenerator:
+    """`Dense` of one row. Refuses requantizations other than "smmla", and empty layers."""
+
+    def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
+        if not isinstance(kernel, Dense) or kernel.requantize.form != "smmla":
+            return []
+        inputs = kernel.input_shape[-1]
+        rows = int(np.prod(kernel.input_shape[:-1]))
+        if rows != 1 or not 0 < inputs <= _MOST_INPUTS or kernel.output_channels < 1:
+            return []
+        weights, bias, multipliers = constants
+        if fits_pairs(weights, bias):
+            return [
+                _implementation(kernel, form, unroll, weights, bias, multipliers)
+                for form, unroll in (("pairs", 4), ("stream", 4), ("pairs", 2), ("stream", 2))
+            ]
+        return [_implementation(kernel, "plain", 4, weights, bias, multipliers)]
+
+
+def fits_pairs(weights: np.ndarray, bias: np.ndarray) -> bool:
+    """True if every second channel's sum stays within 24 bits and every pair within 16.
+
+    Args:
+        weights: int8 [O, K].
+        bias: int32 [O].
+    """
+    wide = weights.astype(np.int64)
+    high = np.where(wide > 0, 127 * wide, -128 * wide).sum(1) + bias
+    low = np.where(wide > 0, -128 * wide, 127 * wide).sum(1) + bias
+    within = (high < _PAIR_LIMIT) & (low >= -_PAIR_LIMIT)
+    second = wide[1::2]
+    pairs = 256 * second + wide[0::2][: len(second)]
+    return bool(within[1::2].all() and (pairs >= -(1 << 15)).all())
+
+
+def _implementation(
+    kernel: Dense,
+    form: Form,
+    unroll: int,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    multipliers: np.ndarray,
+) -> Implementation:
+    requantize = kernel.requantize
+    clamp = requantize.low > -128 or requantize.high < 127
+    code = _Routine(form, unroll, requantize.left_shift > 0, clamp)
+    words = -(-kernel.input_shape[-1] // 4)
+    header = _header(code, words, kernel.output_channels, requantize)
+    packed = np.concatenate([header, _stream(form, words, weights, bias, multipliers)])
+    return Implementation(
+        symbol=code.symbol,
+        constants=(packed,),
+        cost=code.cost(words, kernel.output_channels),
+        description=f"dsp dense, 4 outputs x {4 * code.words_per_unit * unroll} inputs, {form}",
+        assembly={code.symbol: code.text},
+        scratch_bytes=0 if form == "stream" else 8 * words,
+    )
+
+
+def _header(code: _Routine, words: int, outputs: int, requantize: Requantize) -> np.ndarray:
+    shift = requantize.shift
+    rounding = (requantize.zero_point << shift) + (1 << (shift - 1))
+    low, high = ((bound & 0xFF) * 0x01010101 for bound in (requantize.low, requantize.high))
+    fields = [words, outputs, rounding, shift, code.entry(words), requantize.left_shift, low, high]
+    return np.array([field & 0xFFFFFFFF for field in fields], np.uint32).view(np.int32)
+
+
+def _stream(
+    form: Form, words: int, weights: np.ndarray, bias: np.ndarray, multipliers: np.ndarray
+) -> np.ndarray:
+    """Everything but the header, int32: each group's initial sums, weights and multipliers."""
+    outputs, inputs = weights.shape
+    groups = -(-outputs // 4)
+    more = 4 * groups - outputs
+    wide = np.pad(weights.astype(np.int64), ((0, more), (0, 4 * words - inputs)))
+    wide = wide.reshape(groups, 4, words, 4)
+    sums = np.pad(bias.astype(np.int64), (0, more)).reshape(groups, 4)
+    factors = np.pad(multipliers.astype(np.int32), (0, more)).reshape(groups, 4)
+    if form == "plain":
+        packed = wide.astype(np.int8).view(np.int32)[..., 0].transpose(0, 2, 1)
+    else:
+        # the pairs' order within a word of inputs: (0, 2), then (1, 3)
+        ordered = wide[..., [0, 2, 1, 3]].reshape(groups, 2, 2, words, 2, 2)
+        pairs = (ordered[:, :, 0] + 256 * ordered[:, :, 1]).astype(np.int16)
+        packed = np.ascontiguousarray(pairs.transpose(0, 2, 3, 1, 4)).view(np.int32)
+        first, second = sums[:, 0::2], sums[:, 1::2]
+        sums = np.stack([first + 256 * second, first], 2).reshape(groups, 4)
+    packed = np.ascontiguousarray(packed).reshape(groups, 4 * words)
+    sums = (sums & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    return np.concatenate([sums, packed, factors], 1).reshape(-1)

@@ -1,0 +1,145 @@
+"""The DSP dense routines against the numpy twin on Cortex-M4, M7 and M33."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from board import CORES, Board
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecompress.lower.isa.dsp.dense import DenseGenerator, fits_pairs
+from edgecompress.lower.kernels.dense import Dense
+from edgecompress.lower.kernels.requant import make_requantize
+
+
+def layer(
+    inputs: int,
+    outputs: int,
+    *,
+    seed: int = 0,
+    weight_limit: int = 127,
+    gain: float = 1.0,
+    zero_point: int = -5,
+    low: int = -128,
+    high: int = 127,
+    form: str = "smmla",
+    rows: int = 1,
+) -> tuple[Dense, tuple[np.ndarray, ...]]:
+    """A dense layer whose outputs spread over all int8 values at gain 1."""
+    random = np.random.default_rng(seed)
+    weights = random.integers(-weight_limit, weight_limit + 1, (outputs, inputs)).astype(np.int8)
+    bias = random.integers(-3000, 3000, outputs).astype(np.int32)
+    real = gain * random.uniform(0.5, 1.0, outputs) / (weight_limit * np.sqrt(inputs))
+    requantize, tables = make_requantize(
+        real, form=form, zero_point=zero_point, low=low, high=high, accumulator_bound=2**24
+    )
+    return Dense((rows, inputs), outputs, requantize), (weights, bias, *tables)
+
+
+def samples(inputs: int, seed: int) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [
+        random.integers(-128, 128, (1, inputs)).astype(np.int8),
+        np.full((1, inputs), -128, np.int8),
+        random.choice(np.array([-128, 127], np.int8), (1, inputs)),
+    ]
+
+
+def check(kernel: Dense, constants: tuple[np.ndarray, ...], core: str, count: int = 1) -> set[str]:
+    """Every offer gives the twin's bits in as many instructions as predicted; their symbols."""
+    offers = DenseGenerator().implement(kernel, constants)
+    board = Board(offers, core)
+    for index, offer in enumerate(offers):
+        for x in samples(kernel.input_shape[-1], index)[:count]:
+            outcome = board.run(index, [x], kernel.output_shape)
+            expected = kernel.reference(x, *constants)
+            np.testing.assert_array_equal(outcome.output, expected, err_msg=offer.symbol)
+            assert outcome.instructions == offer.cost.instructions, offer.symbol
+        assert board.code_bytes(offer.symbol) <= offer.cost.code_bytes
+    return {offer.symbol for offer in offers}
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("inputs", [1, 4, 7, 8, 12, 20, 36, 64, 129])
+def test_sizes(core, inputs):
+    for outputs in (1, 3, 4, 6, 10):
+        assert check(*layer(inputs, outputs), core) >= {"dense_pairs_4", "dense_stream_4"}
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_variants(core):
+    """Multipliers of a quarter and more, fused activations, the second half word's limits."""
+    kernel, constants = layer(24, 8, gain=400.0, zero_point=3)
+    assert kernel.requantize.left_shift > 0
+    assert check(kernel, constants, core, count=3) >= {"dense_pairs_4_left"}
+    kernel, constants = layer(24, 7, zero_point=-20, low=-20, high=90)
+    assert check(kernel, constants, core, count=3) >= {"dense_stream_2_clamp"}
+    kernel, constants = layer(16, 9, gain=400.0, low=-100)
+    assert check(kernel, constants, core, count=3) >= {"dense_pairs_2_left_clamp"}
+
+
+@pytest.mark.parametrize("inputs", [516, 2048, 2050])
+def test_sums_of_more_than_24_bits(inputs):
+    """All weights at the limit: 516 inputs still fit in pairs, 2048 do not."""
+    kernel, (weights, bias, table) = layer(inputs, 4)
+    constants = (np.full_like(weights, -127), bias // 8, table)
+    plain = {"dense_plain_4"}
+    found = check(kernel, constants, "cortex-m7", count=3)
+    assert (found == plain) == (inputs > 516)
+
+
+def test_pairs_need_16_bits():
+    """256 * -128 - 1 leaves 16 bits: such weights take the plain form."""
+    weights = np.array([[-1, 5], [-128, 5]], np.int8)
+    bias = np.zeros(2, np.int32)
+    assert not fits_pairs(weights, bias)
+    assert fits_pairs(weights[::-1], bias)
+    assert not fits_pairs(weights[::-1], np.array([0, 2**23], np.int32))
+    kernel, (_, _, table) = layer(2, 2)
+    assert check(kernel, (weights, bias, table), "cortex-m4") == {"dense_plain_4"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"form": "double"}, {"form": "single"}, {"rows": 2}], ids=str
+)
+def test_refuses(arguments):
+    assert DenseGenerator().implement(*layer(8, 8, **arguments)) == []
+
+
+def test_weights_do_not_grow():
+    kernel, constants = layer(640, 128)
+    for offer in DenseGenerator().implement(kernel, constants):
+        grown = sum(array.nbytes for array in offer.constants) - sum(a.nbytes for a in constants)
+        assert grown == 32
+        assert offer.cost.instructions < 1.05 * kernel.macs
+
+
+def test_layers_share_their_routine():
+    first = DenseGenerator().implement(*layer(640, 128))[0]
+    second = DenseGenerator().implement(*layer(8, 12, zero_point=7))[0]
+    board = Board([first, second])
+    for index, sizes in enumerate(((640, 128), (8, 12))):
+        kernel, constants = layer(*sizes, zero_point=7 if index else -5)
+        x = samples(sizes[0], 3)[2]
+        outcome = board.run(index, [x], kernel.output_shape)
+        np.testing.assert_array_equal(outcome.output, kernel.reference(x, *constants))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    inputs=st.integers(1, 70),
+    outputs=st.integers(1, 13),
+    zero_point=st.integers(-128, 127),
+    weight_limit=st.sampled_from([1, 127]),
+    gain=st.sampled_from([1e-4, 1.0, 20.0, 400.0]),
+    bounds=st.tuples(st.integers(-128, 127), st.integers(-128, 127)),
+    core=st.sampled_from(CORES),
+    seed=st.integers(0, 1000),
+)
+def test_any_layer(inputs, outputs, zero_point, weight_limit, gain, bounds, core, seed):
+    kernel, constants = layer(
+        inputs, outputs, seed=seed, weight_limit=weight_limit, gain=gain,
+        zero_point=zero_point, low=min(bounds), high=max(bounds),
+    )  # fmt: skip
+    assert check(kernel, constants, core, count=2)
