@@ -227,6 +227,11 @@ class Session:
         data = self._client.output(_bytes(spec))
         return np.frombuffer(data, dtype=spec.dtype).reshape(spec.shape)
 
+    def run(self) -> int:
+        """Runs what `load` put in; the ticks it took, the reading of the timer included."""
+        self._next_step = None
+        return self._client.run()
+
     def layers(self, x: np.ndarray, manifest: ImageManifest | None = None) -> list[LayerTrace]:
         """Every step in order: what it wrote (as a CRC-32 of its bytes) and what it cost.
 
