@@ -32,8 +32,9 @@ def layer(
     bias = random.integers(-3000, 3000, outputs).astype(np.int32)
     real = gain * random.uniform(0.5, 1.0, outputs) / (weight_limit * np.sqrt(inputs))
     requantize, tables = make_requantize(
-        real, form=form, zero_point=zero_point, low=low, high=high, accumulator_bound=2**24
-    )
+        real, form=form, zero_point=zero_point, low=low, high=high,
+        accumulator_bound=128 * weight_limit * inputs + 3000,
+    )  # fmt: skip
     return Dense((rows, inputs), outputs, requantize), (weights, bias, *tables)
 
 
@@ -56,6 +57,10 @@ def check(kernel: Dense, constants: tuple[np.ndarray, ...], core: str, count: in
             expected = kernel.reference(x, *constants)
             np.testing.assert_array_equal(outcome.output, expected, err_msg=offer.symbol)
             assert outcome.instructions == offer.cost.instructions, offer.symbol
+        if offer.may_overlap_input is not None:
+            x = samples(kernel.input_shape[-1], index)[0]
+            outcome = board.run(index, [x], kernel.output_shape, overlap=0)
+            np.testing.assert_array_equal(outcome.output, kernel.reference(x, *constants))
         assert board.code_bytes(offer.symbol) <= offer.cost.code_bytes
     return {offer.symbol for offer in offers}
 

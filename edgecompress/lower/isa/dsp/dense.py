@@ -269,6 +269,8 @@ def _implementation(
         description=f"dsp dense, 4 outputs x {4 * code.words_per_unit * unroll} inputs, {form}",
         assembly={code.symbol: code.text},
         scratch_bytes=0 if form == "stream" else 8 * words,
+        # the inputs are widened before the first output is written
+        may_overlap_input=None if form == "stream" else 0,
     )
 
 
