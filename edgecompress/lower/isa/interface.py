@@ -55,6 +55,8 @@ class Implementation:
         may_overlap_input: bytes by which the output may start after the first input's start in
             the same memory (0: exactly in place; negative: it must start that much earlier);
             None when they must be apart.
+        in_place_arguments: further activation arguments the output may lie exactly over, if they
+            die at the step (a residual sum over what it is added to).
         cost: predicted.
         description: for reports, as "dsp conv 6 pixels x 1 channel".
     """
@@ -67,14 +69,13 @@ class Implementation:
     assembly: dict[str, str] = field(default_factory=dict)
     scratch_bytes: int = 0
     may_overlap_input: int | None = None
+    in_place_arguments: tuple[int, ...] = ()
 
 
 class Generator(Protocol):
     """One kind of kernel on one instruction set: a file of `lower/isa/<set>/`."""
 
-    def implement(
-        self, kernel: Kernel, constants: tuple[np.ndarray, ...]
-    ) -> list[Implementation]:
+    def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
         """Every tiling this generator can make of the kernel; empty when it refuses the shape.
 
         Args:

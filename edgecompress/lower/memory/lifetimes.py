@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgecompress.lower.memory.overlap import Allowance, shared_bytes
 from edgecompress.lower.program import Buffer, Program
@@ -14,6 +15,27 @@ Lifetime = tuple[int, int, int]
 def arena_buffers(program: Program) -> list[Buffer]:
     """What the arena must hold: the model's input and output, activations, scratch."""
     return list(program.buffers.values())
+
+
+def with_lifetimes(program: Program) -> Program:
+    """The same program with each buffer's first and last step read off its steps again.
+
+    A scratch buffer is an argument of its one step; buffers no step names are dropped.
+    """
+    first = dict.fromkeys(program.input_buffers, -1)
+    last = dict.fromkeys(program.input_buffers, -1)
+    for index, step in enumerate(program.steps):
+        for argument in step.arguments:
+            if argument.kind == "buffer":
+                first.setdefault(argument.name, index)
+                last[argument.name] = index
+    last.update(dict.fromkeys(program.output_buffers, len(program.steps)))
+    buffers = {
+        name: replace(buffer, first_step=first[name], last_step=last[name])
+        for name, buffer in program.buffers.items()
+        if name in first
+    }
+    return replace(program, buffers=buffers)
 
 
 def live_bytes(lifetimes: Sequence[Lifetime], allowed: Allowance | None = None) -> dict[int, int]:

@@ -40,12 +40,13 @@ def step_allowances(program: Program, step: Step) -> dict[str, int]:
     for position, argument in enumerate(step.arguments[:-1]):
         if argument.kind == "buffer":
             distances.setdefault(argument.name, []).append(by_position.get(position))
-    # an input read through two arguments must satisfy both
-    return {
-        name: min(found)
-        for name, found in distances.items()
-        if None not in found and program.buffers[name].last_step == index
-    }
+    allowed = {}
+    for name, (first, *others) in distances.items():
+        # an input read through two arguments needs the same rule for both
+        same = all(other == first for other in others)
+        if first is not None and same and program.buffers[name].last_step == index:
+            allowed[name] = first
+    return allowed
 
 
 def allowances(program: Program, buffers: Sequence[Buffer]) -> dict[tuple[int, int], int]:
