@@ -35,13 +35,15 @@ VERIFY_SAMPLES = 3
 
 Requantize = Literal["smmla", "tflite"]
 Precision = Literal["int8", "float32"]
+Optimize = Literal["size", "speed", "balanced"]
 
 
 @dataclass(frozen=True)
 class DeployOptions:
     """How the image is made and where it runs.
 
-    `device` is what `--device` takes; `dump` receives the IR after each pass.
+    `device` is what `--device` takes; `dump` receives the IR after each pass; `optimize` weighs
+    the kernels' flash against their time.
     """
 
     device: str
@@ -49,11 +51,15 @@ class DeployOptions:
     precision: Precision = "int8"
     allow_float: bool = False
     dump: Path | None = None
+    optimize: Optimize = "balanced"
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """A linked image with everything that was observed of it."""
+    """A linked image with everything that was observed of it.
+
+    `program` is the portable one, which the host runs; the image's own differs in kernels only.
+    """
 
     program: Program
     host: HostModel
@@ -86,6 +92,7 @@ def deploy(
     """
     from edgecompress.device.harness import open_device
     from edgecompress.link.image import build_image
+    from edgecompress.lower.passes.specialize import specialize
     from edgecompress.lower.pipeline import lower
     from edgecompress.verify.compare import verify
     from edgecompress.verify.host import HostModel
@@ -101,7 +108,9 @@ def deploy(
         dump=options.dump,
     )
     progress.stage("Link the image")
-    manifest = build_image(program, profile, folder, model_hash=model_hash)
+    # the device runs its instruction set's own kernels, twin and host the portable ones
+    image_program = specialize(program, profile, options.optimize)
+    manifest = build_image(image_program, profile, folder, model_hash=model_hash)
     host = HostModel(program)
     inputs = device_inputs(program, samples, VERIFY_SAMPLES)
     progress.stage("Verify: numpy twin = host = device")

@@ -152,7 +152,11 @@ class SizeReport(Record):
 
 
 class LayerReport(Record):
-    """One step of the image, its output `offset_bytes` into the memory `location` names."""
+    """One step of the image, its output `offset_bytes` into the memory `location` names.
+
+    `implementation` describes the instruction set's own code; empty where the kernel's portable
+    TIR runs, as it does for shapes no generator takes.
+    """
 
     index: int
     name: str
@@ -164,6 +168,7 @@ class LayerReport(Record):
     size_bytes: int
     macs: int
     is_float: bool
+    implementation: str = ""
 
 
 class ImageManifest(Record):

@@ -139,6 +139,17 @@ def emit_weights(program: Program) -> tuple[str, bytes]:
     return "\n".join(lines) + "\n", bytes(blob)
 
 
+def emit_routines(program: Program) -> str:
+    """An assembler file of the instruction set's own routines; empty when there are none."""
+    if not program.assembly:
+        return ""
+    texts = "\n".join(text for _symbol, text in program.assembly)
+    return (
+        f"/* {_c_text(program.name)}: routines. Made by edgecompress. */\n"
+        f"    .syntax unified\n    .thumb\n{texts}"
+    )
+
+
 def constant_symbols(program: Program) -> list[str]:
     """The C symbol of each of `program.constants`; equal constants share one."""
     return [symbol for symbol, _first in _shared(program)]
@@ -185,8 +196,13 @@ def _c_type(dtype: str) -> str:
 def _kernels(program: Program) -> list[dict[str, Any]]:
     """The C prototype of each distinct kernel, in order of first use."""
     prototypes: dict[str, list[str]] = {}
+    routines = {symbol for symbol, _text in program.assembly}
     for step in program.steps:
         parameters = []
+        if step.function in routines:  # shared by layers whose constants differ in type
+            parameters = ["const void *"] * (len(step.arguments) - 1) + ["void *"]
+            prototypes.setdefault(step.function, parameters)
+            continue
         for argument in step.arguments:
             if argument.kind == "constant":
                 dtype = str(program.constants[int(argument.name)].dtype)

@@ -7,6 +7,7 @@ planner, the C generator, the host runner, the numpy twin and the device harness
     buffers    every activation: shape, dtype, first and last step, place
     constants  weights, biases, multipliers, tables; shared when equal
     functions  one TIR PrimFunc a distinct kernel, still to be lowered to an object
+    assembly   (symbol, text) of the routines that `passes.specialize` brought in for one device
 """
 
 from __future__ import annotations
@@ -53,9 +54,12 @@ class Kernel(Protocol):
 
 @dataclass(frozen=True)
 class Argument:
-    """A kernel's pointer argument: `buffers[name]`, or `constants[int(name)]`."""
+    """A kernel's pointer argument: `constants[int(name)]`, else `buffers[name]`.
 
-    kind: Literal["buffer", "constant"]
+    "scratch" is working memory the step alone uses: what is in it before does not matter.
+    """
+
+    kind: Literal["buffer", "constant", "scratch"]
     name: str
 
 
@@ -76,7 +80,8 @@ class Step:
     """One kernel call. The last argument is the output; the others come in `compute`'s order.
 
     `kernel` is None for a float operator TVM legalised itself (no numpy twin). `overlaps` belongs
-    to the code in `function`: whoever replaces the function replaces it too.
+    to the code in `function`: whoever replaces the function replaces it too. `implementation`
+    describes the instruction set's own code where `function` is that; empty means TIR.
     """
 
     name: str
@@ -86,6 +91,7 @@ class Step:
     op: str
     macs: int = 0
     overlaps: tuple[Overlap, ...] = ()
+    implementation: str = ""
 
     @property
     def output(self) -> str:
@@ -129,6 +135,7 @@ class Program:
     arena_bytes: int = 0
     arena_alignment: int = 16
     float_layers: tuple[str, ...] = field(default=())
+    assembly: tuple[tuple[str, str], ...] = ()
 
     @property
     def macs(self) -> int:
