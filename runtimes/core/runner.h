@@ -14,17 +14,28 @@
 /* Longest command, the closing % not counted. The MLPerf Tiny protocol needs 80. */
 #define COMMAND_LIMIT 160
 
-/* e-[text] or e-[textdetail]. */
-void reply_error(const char *text, const char *detail);
+/* A handler takes the rest of its command's line and prints every reply but m-ready. */
+typedef struct {
+  const char *name;
+  void (*run)(char *arguments);
+} Command;
+
+/* Runs the command the line begins with; the list ends with a name of 0. */
+void run_command(const Command *commands, char *line);
+
+/* e-[text]. */
+void reply_error(const char *text);
 
 /* Runs the model once on what lies in model_input(). */
 void runner_infer(void);
 
-/* Each takes the rest of its command's line and prints every reply but m-ready. */
+/* Copies into the model's input; the caller has checked that it fits. */
+void store_input(uint32_t offset, const char *bytes, uint32_t count);
+
 void command_db(char *arguments);
 void command_infer(char *arguments);
-void command_results(void);
-void command_timestamp(void);
+void command_results(char *arguments);
+void command_timestamp(char *arguments);
 void command_edge(char *arguments);
 
 #endif
