@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from edgecompress.lower.isa.interface import Generator
+from edgecompress.lower.isa.mve.conv2d import ConvolutionGenerator
 
-GENERATORS: tuple[Generator, ...] = ()
+GENERATORS: tuple[Generator, ...] = (ConvolutionGenerator(),)

@@ -1,0 +1,224 @@
+"""The multiply-accumulate core: one or two rows of int8 inputs by all output channels.
+
+`edge_mve_rows2(x0, x1, pack, out)`: out[0..C) from the row at x0, out[C..2C) from that at x1.
+`edge_mve_rows1(x0, pack, out)`: the same for one row.
+`edge_mve_rows2_add`, `edge_mve_rows1_add`: each result is added to the int8 that lies r12 bytes
+after its place in out, with the addition's parameters in the eight words before the stream.
+
+A row is `blocks` times 16 bytes; see `packing.interleave` for the stream. Eight accumulators (two
+rows by four channels) are the eight even registers, which is what VMLADAVA can add to: six loads
+serve eight times sixteen multiplications.
+"""
+
+from __future__ import annotations
+
+from edgecompress.lower.isa.dsp.asm import routine
+
+ROWS1, ROWS2, ADDED = "edge_mve_rows1", "edge_mve_rows2", "_add"
+
+_LOAD_VECTORS = [
+    "ldrd r0, r1, [r2, #8]",
+    "vdup.32 q7, r0",  # -shift
+    "vdup.32 q6, r1",  # rounding constant
+    "ldrd r0, r1, [r2, #16]",
+    "vdup.32 q4, r0",  # low
+    "vdup.32 q5, r1",  # high
+    "ldrd r0, r1, [r2, #24]",
+    "str r0, [sp, #16]",  # left shift
+    "add r5, r2, r1",  # the stream
+]
+# r12: from out to the other operand
+_LOAD_ADD = ["sub r0, r5, #32", "strd r12, r0, [sp, #20]"]
+
+_LOAD_FACTORS = ["ldr r0, [sp, #24]", "ldm r0, {r0, r1, r2, r4, r6, r8}"]
+
+
+def _addition(results: tuple[str, ...], others: tuple[str, ...]) -> list[str]:
+    """(result * r0 + other * r1 + r2) >> -r4, from r6 to r8; the others' registers are lost."""
+    pairs = list(zip(results, others, strict=True))
+    return [
+        *(f"vmul.i32 {result}, {result}, r0" for result in results),
+        *(f"vmla.i32 {result}, {other}, r1" for result, other in pairs),
+        *(f"vadd.i32 {result}, {result}, r2" for result in results),
+        *(f"vshl.s32 {result}, r4" for result in results),
+        f"vdup.32 {others[0]}, r6",
+        *(f"vmax.s32 {result}, {result}, {others[0]}" for result in results),
+        f"vdup.32 {others[0]}, r8",
+        *(f"vmin.s32 {result}, {result}, {others[0]}" for result in results),
+    ]
+
+
+_SETUP2 = [
+    "push {r4-r11, lr}",
+    "vpush {d8-d15}",
+    "sub sp, #28",
+    "strd r0, r1, [sp]",
+    "mov r7, r3",
+    "ldrd r0, r9, [r2]",
+    "strd r0, r9, [sp, #8]",
+    *_LOAD_VECTORS,
+]
+
+# one block of 16 inputs: x in q0 and q1, the weights of two channels in turn in q2 and q3
+_BLOCK2 = [
+    "vldrb.u8 q0, [r1], #16",
+    "vldrb.u8 q2, [r5], #16",
+    "vmladava.s8 r0, q0, q2",
+    "vldrb.u8 q1, [r3], #16",
+    "vmladava.s8 r8, q1, q2",
+    "vldrb.u8 q3, [r5], #16",
+    "vmladava.s8 r2, q0, q3",
+    "vldrb.u8 q2, [r5], #16",
+    "vmladava.s8 r10, q1, q3",
+    "vldrb.u8 q3, [r5], #16",
+    "vmladava.s8 r4, q0, q2",
+    "vmladava.s8 r12, q1, q2",
+    "vmladava.s8 r6, q0, q3",
+    "vmladava.s8 lr, q1, q3",
+]
+
+_GROUP2 = [
+    "1:",
+    "ldrd r0, r2, [r5], #8",
+    "ldrd r4, r6, [r5], #8",
+    "ldrd r1, r3, [sp]",
+    "ldr r11, [sp, #8]",
+    "mov r8, r0",
+    "mov r10, r2",
+    "mov r12, r4",
+    "mov lr, r6",
+    "tst r11, #1",
+    "bne 3f",  # an odd count enters in the middle
+    "2:",
+    *_BLOCK2,
+    "3:",
+    *_BLOCK2,
+    "subs r11, #2",
+    "bgt 2b",
+    "vmov d0, r0, r2",
+    "vmov d1, r4, r6",
+    "ldr r0, [sp, #16]",
+    "vmov d2, r8, r10",
+    "vmov d3, r12, lr",
+    "vldrw.u32 q2, [r5], #16",
+    "cbz r0, 4f",
+    "vshl.s32 q0, r0",
+    "vshl.s32 q1, r0",
+    "4:",
+    "vmulh.s32 q0, q0, q2",
+    "vmulh.s32 q1, q1, q2",
+    "vadd.i32 q0, q0, q6",
+    "vadd.i32 q1, q1, q6",
+    "vshl.s32 q0, q0, q7",
+    "vshl.s32 q1, q1, q7",
+    "vmax.s32 q0, q0, q4",
+    "vmax.s32 q1, q1, q4",
+    "vmin.s32 q0, q0, q5",
+    "vmin.s32 q1, q1, q5",
+    "ldr r3, [sp, #12]",
+    "vctp.32 r9",  # the last group may have fewer than four channels
+    "add r3, r7",
+]
+_ADD2 = [
+    "ldr r0, [sp, #20]",
+    "add r1, r7, r0",
+    "add r2, r3, r0",
+    "vpstt",
+    "vldrbt.s32 q2, [r1]",
+    "vldrbt.s32 q3, [r2]",
+    *_LOAD_FACTORS,
+    *_addition(("q0", "q1"), ("q2", "q3")),
+]
+_STORE2 = [
+    "vpstt",
+    "vstrbt.32 q1, [r3]",
+    "vstrbt.32 q0, [r7], #4",
+    "subs r9, #4",
+    "bgt 1b",
+    "add sp, #28",
+    "vpop {d8-d15}",
+    "pop {r4-r11, pc}",
+]
+
+_SETUP1 = [
+    "push {r4-r11, lr}",
+    "vpush {d8-d15}",
+    "sub sp, #28",
+    "mov r3, r2",
+    "mov r2, r1",
+    "str r0, [sp]",
+    "ldrd r7, r9, [r2]",
+    *_LOAD_VECTORS,
+    "ldr r8, [sp, #16]",
+]
+
+_GROUP1 = [
+    "1:",
+    "ldrd r0, r2, [r5], #8",
+    "ldrd r4, r6, [r5], #8",
+    "ldr r1, [sp]",
+    "dls lr, r7",
+    "2:",
+    "vldrb.u8 q0, [r1], #16",
+    "vldrb.u8 q1, [r5], #16",
+    "vmladava.s8 r0, q0, q1",
+    "vldrb.u8 q2, [r5], #16",
+    "vmladava.s8 r2, q0, q2",
+    "vldrb.u8 q3, [r5], #16",
+    "vmladava.s8 r4, q0, q3",
+    "vldrb.u8 q1, [r5], #16",
+    "vmladava.s8 r6, q0, q1",
+    "le lr, 2b",
+    "vmov d0, r0, r2",
+    "vmov d1, r4, r6",
+    "vldrw.u32 q2, [r5], #16",
+    "vshl.s32 q0, r8",
+    "vmulh.s32 q0, q0, q2",
+    "vctp.32 r9",
+    "vadd.i32 q0, q0, q6",
+    "vshl.s32 q0, q0, q7",
+    "vmax.s32 q0, q0, q4",
+    "vmin.s32 q0, q0, q5",
+]
+_ADD1 = [
+    "ldr r0, [sp, #20]",
+    "adds r0, r0, r3",
+    "vpst",
+    "vldrbt.s32 q1, [r0]",
+    *_LOAD_FACTORS,
+    *_addition(("q0",), ("q1",)),
+    "ldr r8, [sp, #16]",
+]
+_STORE1 = [
+    "vpst",
+    "vstrbt.32 q0, [r3], #4",
+    "subs r9, #4",
+    "bgt 1b",
+    "add sp, #28",
+    "vpop {d8-d15}",
+    "pop {r4-r11, pc}",
+]
+
+
+def routines() -> dict[str, str]:
+    """All four, by name."""
+    texts = {
+        ROWS1: [*_SETUP1, *_GROUP1, *_STORE1],
+        ROWS2: [*_SETUP2, *_GROUP2, *_STORE2],
+        ROWS1 + ADDED: [*_SETUP1, *_LOAD_ADD, *_GROUP1, *_ADD1, *_STORE1],
+        ROWS2 + ADDED: [*_SETUP2, *_LOAD_ADD, *_GROUP2, *_ADD2, *_STORE2],
+    }
+    return {name: routine(name, lines, alignment=8) for name, lines in texts.items()}
+
+
+def rows1_instructions(blocks: int, groups: int, *, added: bool = False) -> int:
+    """Executed by one call, counted from the text above."""
+    each = len(_GROUP1) - 2 - 10 + len(_STORE1) - 3 + (len(_ADD1) if added else 0)
+    return len(_SETUP1) + 3 + groups * (each + 10 * blocks)
+
+
+def rows2_instructions(blocks: int, groups: int, *, added: bool = False) -> int:
+    """Executed by one call without left shift, counted from the text above."""
+    each = len(_GROUP2) - 4 - 2 - 28 - 2 + len(_STORE2) - 3 + (len(_ADD2) if added else 0)
+    loop = 28 * (blocks // 2) + 14 * (blocks % 2) + 2 * -(-blocks // 2)
+    return len(_SETUP2) + 3 + groups * (each + loop)

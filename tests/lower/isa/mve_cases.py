@@ -1,0 +1,105 @@
+"""Hypothesis strategies for the MVE kernels: adversarial shapes and values, "smmla" rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from edgecompress.lower.kernels.conv2d import Conv2D, Window
+from edgecompress.lower.kernels.dense import Dense
+from edgecompress.lower.kernels.depthwise_conv2d import DepthwiseConv2D
+from edgecompress.lower.kernels.requant import Requantize, make_requantize
+
+Case = tuple[Any, list[np.ndarray], list[np.ndarray]]  # kernel, activations, constants
+
+
+def generators(draw: Any) -> np.random.Generator:
+    return np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+
+def values(
+    generator: np.random.Generator, draw: Any, shape: tuple[int, ...], low: int = -128
+) -> np.ndarray:
+    """int8 noise, or nothing but the extremes."""
+    if draw(st.booleans()):
+        return generator.choice(np.array([low, 127], np.int8), shape)
+    return generator.integers(low, 128, shape).astype(np.int8)
+
+
+def requantizations(
+    generator: np.random.Generator, draw: Any, channels: int
+) -> tuple[Requantize, tuple[np.ndarray, ...]]:
+    """Multipliers from far below one to above one, which needs the left shift."""
+    largest = draw(st.sampled_from([1e-6, 2e-4, 2e-3, 0.02, 0.5, 0.9, 3.7]))
+    low, high = sorted(draw(st.tuples(st.integers(-128, 127), st.integers(-128, 127))))
+    return make_requantize(
+        largest * generator.uniform(0.01, 1, channels),
+        form="smmla",
+        zero_point=draw(st.sampled_from([-128, -7, 0, 127])),
+        low=draw(st.sampled_from([-128, low])),
+        high=draw(st.sampled_from([127, high])),
+        accumulator_bound=1 << 24,
+    )
+
+
+@st.composite
+def windows(draw: Any, channels: int, pointwise: bool = False) -> Window:
+    if pointwise:
+        tall, wide = draw(st.integers(1, 5)), draw(st.integers(1, 6))
+        strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+        return Window((1, tall, wide, channels), (1, 1), strides)
+    size = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 3)]))
+    padding = draw(st.tuples(*[st.integers(0, 3)] * 4))
+    extents = []
+    for axis, most in ((0, 8), (1, 9)):
+        around = padding[axis] + padding[axis + 2]
+        least = max(1, dilation[axis] * (size[axis] - 1) + 1 - around)
+        extents.append(max(least, draw(st.integers(1, most))))
+    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    return Window((1, *extents, channels), size, strides, padding, dilation)
+
+
+def _bias(generator: np.random.Generator, channels: int) -> np.ndarray:
+    return generator.integers(-(2**20), 2**20, channels).astype(np.int32)
+
+
+@st.composite
+def conv2d_cases(draw: Any) -> Case:
+    generator = generators(draw)
+    inputs = draw(st.sampled_from([1, 2, 3, 5, 8, 16, 16, 17, 32, 48]))
+    channels = draw(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 13]))
+    window = draw(windows(inputs, pointwise=draw(st.integers(0, 3)) == 0))
+    requantize, tables = requantizations(generator, draw, channels)
+    kernel = Conv2D(window, channels, 1, draw(st.integers(-128, 127)), requantize)
+    weights = values(generator, draw, (channels, *window.size, inputs))
+    x = values(generator, draw, window.input_shape)
+    return kernel, [x], [weights, _bias(generator, channels), *tables]
+
+
+@st.composite
+def dense_cases(draw: Any) -> Case:
+    generator = generators(draw)
+    leading = draw(st.sampled_from([(1,), (1,), (3,), (1, 2)]))
+    inputs = draw(st.sampled_from([1, 7, 8, 16, 33, 48, 64, 100]))
+    channels = draw(st.integers(1, 13))
+    requantize, tables = requantizations(generator, draw, channels)
+    kernel = Dense((*leading, inputs), channels, requantize)
+    weights = values(generator, draw, (channels, inputs))
+    x = values(generator, draw, (*leading, inputs))
+    return kernel, [x], [weights, _bias(generator, channels), *tables]
+
+
+@st.composite
+def depthwise_cases(draw: Any) -> Case:
+    generator = generators(draw)
+    channels = draw(st.sampled_from([1, 2, 8, 15, 16, 17, 24, 32, 40]))
+    multiplier = draw(st.sampled_from([1, 4])) if channels == 1 else 1
+    window = draw(windows(channels))
+    requantize, tables = requantizations(generator, draw, channels * multiplier)
+    kernel = DepthwiseConv2D(window, multiplier, draw(st.integers(-128, 127)), requantize)
+    weights = values(generator, draw, (*window.size, channels * multiplier), -127)
+    x = values(generator, draw, window.input_shape)
+    return kernel, [x], [weights, _bias(generator, channels * multiplier), *tables]
