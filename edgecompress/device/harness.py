@@ -246,6 +246,8 @@ class Session:
         self.load(x)
         self._client.begin()
         traces = []
+        if with_work:
+            self.take_work()
         for layer in self.manifest.layers:
             ticks = self._client.step(layer.index)
             work = self.take_work() if with_work else None
@@ -332,7 +334,7 @@ class Session:
             name=trace.name,
             ticks=trace.ticks,
             macs=layer.macs,
-            implementation=getattr(layer, "implementation", ""),
+            implementation=layer.implementation,
             cycles=self._cycles(trace.work),
         )
 

@@ -92,7 +92,7 @@ def measure(model: str, target: str) -> dict[str, Any]:
 
 def fallback_layers(layers: tuple[Any, ...]) -> list[str]:
     """Names of the layers whose `implementation` is empty: the generic kernels stayed."""
-    return [layer.name for layer in layers if not getattr(layer, "implementation", "")]
+    return [layer.name for layer in layers if not layer.implementation]
 
 
 def port_code_bytes(firmware: Path) -> int:
@@ -193,7 +193,19 @@ def bench(models: list[str], cores: list[str], jobs: int) -> list[dict[str, Any]
     # Threads of TVM and torch do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(work)), mp_context=context) as pool:
-        return list(pool.map(measure, *zip(*work, strict=True)))
+        rows = list(pool.map(_attempt, *zip(*work, strict=True)))
+    for row in rows:
+        if isinstance(row, str):
+            raise BadInput(row)
+    return [row for row in rows if not isinstance(row, str)]
+
+
+def _attempt(model: str, target: str) -> dict[str, Any] | str:
+    """`measure` for another process: an error comes back as its text, which always pickles."""
+    try:
+        return measure(model, target)
+    except EdgeCompressError as error:
+        return str(error)
 
 
 def main(arguments: list[str] | None = None) -> int:
