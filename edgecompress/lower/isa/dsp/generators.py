@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from edgecompress.lower.isa.dsp.add import AddGenerator
 from edgecompress.lower.isa.dsp.dense import DenseGenerator
+from edgecompress.lower.isa.dsp.lookup import LookupGenerator
+from edgecompress.lower.isa.dsp.pooling import PoolGenerator
+from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
 from edgecompress.lower.isa.interface import Generator
 
-GENERATORS: tuple[Generator, ...] = (DenseGenerator(),)
+GENERATORS: tuple[Generator, ...] = (
+    PointwiseGenerator(),
+    DenseGenerator(),
+    AddGenerator(),
+    PoolGenerator(),
+    LookupGenerator(),
+)
