@@ -55,6 +55,8 @@ class ConvolutionGenerator:
     """
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
+        if not isinstance(kernel, Conv2D | Conv2DAdd | Dense | DepthwiseConv2D):
+            return []
         last: list[int] = []
         if isinstance(kernel, Conv2DAdd):
             if not _is_plain(kernel.add):
