@@ -46,7 +46,6 @@ def check(kernel, constants, core: str, shape: tuple[int, ...], output_shape=Non
         outcome = board.run(0, [x], output_shape or kernel.window.output_shape)
         np.testing.assert_array_equal(outcome.output, kernel.reference(x, *constants))
         assert outcome.instructions == offer.cost.instructions
-    assert board.code_bytes(offer.symbol) <= offer.cost.code_bytes
     return offer.symbol
 
 

@@ -91,7 +91,7 @@ class _Routine:
         return Cost(
             instructions=sum(times * instruction_count(lines) for times, lines in often),
             cycles=sum(times * cycles(lines) for times, lines in often),
-            code_bytes=4 * instruction_count(self.text.splitlines()[6:]),
+            code_bytes=0,  # all of it shared
         )
 
 
@@ -126,6 +126,6 @@ class AddGenerator:
                 cost=code.cost(elements),
                 description="dsp add, 8 elements",
                 assembly={code.symbol: code.text},
-                may_overlap_input=0,
+                in_place_arguments=(0,) if constants else (0, 1),
             )
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgecompress.lower.isa.dsp.add import AddGenerator
 from edgecompress.lower.isa.dsp.dense import DenseGenerator
+from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
 from edgecompress.lower.isa.dsp.lookup import LookupGenerator
 from edgecompress.lower.isa.dsp.pooling import PoolGenerator
 from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
@@ -12,6 +13,7 @@ from edgecompress.lower.isa.interface import Generator
 GENERATORS: tuple[Generator, ...] = (
     PointwiseGenerator(),
     DenseGenerator(),
+    DepthwiseGenerator(),
     AddGenerator(),
     PoolGenerator(),
     LookupGenerator(),

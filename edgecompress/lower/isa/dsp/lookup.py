@@ -41,7 +41,7 @@ class LookupGenerator:
         cost = Cost(
             instructions=sum(times * instruction_count(lines) for times, lines in often),
             cycles=sum(times * cycles(lines) for times, lines in often),
-            code_bytes=4 * instruction_count(_TEXT.splitlines()[6:]),
+            code_bytes=0,  # all of it shared
         )
         return [
             Implementation(
@@ -50,6 +50,6 @@ class LookupGenerator:
                 cost=cost,
                 description="dsp lookup, 4 elements",
                 assembly={_SYMBOL: _TEXT},
-                may_overlap_input=0,
+                in_place_arguments=(0,),
             )
         ]

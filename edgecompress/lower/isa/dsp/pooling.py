@@ -203,7 +203,7 @@ class _Routine:
         return Cost(
             instructions=sum(times * instruction_count(lines) for times, lines in often),
             cycles=sum(times * cycles(lines) for times, lines in often),
-            code_bytes=4 * instruction_count(self.text.splitlines()[6:]),
+            code_bytes=0,  # all of it shared
         )
 
 
