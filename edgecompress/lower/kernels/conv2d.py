@@ -56,7 +56,8 @@ class Window:
         columns = np.where(columns < 0, columns % self.dilation[1], columns)
         first_read = (np.minimum(rows, height) * width + np.minimum(columns, width)) * channels
         remaining = np.minimum.accumulate(first_read.reshape(-1)[::-1])[::-1]
-        return int((remaining - (np.arange(tall * wide) + 1) * output_channels).min())
+        distance = (remaining - (np.arange(tall * wide) + 1) * output_channels).min()
+        return min(int(distance), -1)  # 0 would mean exactly in place
 
     def padded(self, x: Any, fill: int) -> Any:
         """TE stage `padded` (inlined by the schedule): x with a border of `fill`."""

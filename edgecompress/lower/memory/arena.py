@@ -39,12 +39,24 @@ def plan_offsets(
 
     Returns:
         (offsets, total): total is the end of the highest tensor, 0 when there is none. Never more
-        than first fit by falling size; the same input gives the same offsets.
+        than first fit by falling size, nor than without `allowed`; the same input gives the same
+        offsets.
     """
     if not lifetimes:
         return [], 0
+    if allowed:
+        # sharing only widens the choice: never worse than without
+        shared = _search(lifetimes, alignment, allowed)
+        return min(shared, plan_offsets(lifetimes, alignment), key=lambda found: found[1])
+    return _search(lifetimes, alignment, {})
+
+
+def _search(
+    lifetimes: Sequence[Lifetime], alignment: int, allowed: Allowance
+) -> tuple[list[int], int]:
+    """The best of several orders, then local search, unless one meets the lower bound."""
     _, least_bytes = peak_live(lifetimes, allowed)
-    problem = _Problem(lifetimes, _neighbours(lifetimes), alignment, allowed or {})
+    problem = _Problem(lifetimes, _neighbours(lifetimes), alignment, allowed)
     best_order: list[int] = []
     best_offsets: list[int] = []
     best_total = 0
