@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgecompress.lower.isa.dsp.add import AddGenerator
+from edgecompress.lower.isa.dsp.conv2d import Conv2DGenerator
 from edgecompress.lower.isa.dsp.dense import DenseGenerator
 from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
 from edgecompress.lower.isa.dsp.lookup import LookupGenerator
@@ -11,6 +12,7 @@ from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
 from edgecompress.lower.isa.interface import Generator
 
 GENERATORS: tuple[Generator, ...] = (
+    Conv2DGenerator(),
     PointwiseGenerator(),
     DenseGenerator(),
     DepthwiseGenerator(),
