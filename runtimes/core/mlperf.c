@@ -25,36 +25,35 @@ static const int64_t thousandths_per_step_q20 =
 static uint32_t expected_bytes;
 static uint32_t loaded_bytes;
 
-void command_timestamp(char *arguments) {
+void command_timestamp(void) {
   uint32_t hz = port_tick_hz();
   uint64_t seconds = port_ticks();
   /* Seconds apart, so that ticks * 1000000 cannot overflow. */
   uint64_t fraction = (uint64_t)divide(&seconds, hz) * 1000000u;
-  (void)arguments;
   (void)divide(&fraction, hz);
-  print_number("m-lap-us-", seconds * 1000000u + fraction, "\r\n");
+  print_number("m-lap-us-", "\r\n", seconds * 1000000u + fraction);
 }
 
-static void db_load(const char *word) {
-  uint32_t count;
-  if (parse_unsigned(word, MODEL_INPUT_BYTES, &count) != 0 || count == 0) {
-    reply_error("Command 'db load' requires the # of bytes, up to the input's size");
+static void db_load(void) {
+  uint32_t count = next_number();
+  if (count - 1 >= MODEL_INPUT_BYTES) {
+    reply_error("db load BYTES, of the input");
     return;
   }
   expected_bytes = count;
   loaded_bytes = 0;
-  print_number("m-[Expecting ", count, " bytes]\r\n");
+  print_number("m-[Expecting ", " bytes]\r\n", count);
 }
 
 static void db_bytes(char *digits) {
   uint32_t missing = expected_bytes - loaded_bytes;
   if (missing == 0) {
-    reply_error("Command 'db load' must come first");
+    reply_error("db load first");
     return;
   }
   /* Decoded whole before the first byte is stored: a damaged line changes nothing. */
   int32_t count = decode_hex(digits);
-  if (count < 0) {
+  if (count <= 0) {
     reply_error(count == HEX_ODD ? "Insufficent number of hex digits" : "Invalid hex digit");
     return;
   }
@@ -64,12 +63,12 @@ static void db_bytes(char *digits) {
   if (loaded_bytes == expected_bytes) print_text("m-load-done\r\n");
 }
 
-void command_db(char *arguments) {
-  char *word = next_word(&arguments);
-  if (word != 0 && !words_equal(word, "load")) {
-    db_bytes(word);
+void command_db(void) {
+  char *word = next_word();
+  if (words_equal(word, "load")) {
+    db_load();
   } else {
-    db_load(next_word(&arguments));
+    db_bytes(word);
   }
 }
 
@@ -83,9 +82,8 @@ static int64_t result_thousandths(uint32_t index) {
   return (steps * thousandths_per_step_q20 + (1 << 19)) >> 20;
 }
 
-void command_results(char *arguments) {
+void command_results(void) {
   uint32_t count = MODEL_OUTPUT_BYTES / sizeof(model_output_t);
-  (void)arguments;
   print_text("m-results-[");
   for (uint32_t index = 0; index < count; index++) {
     if (index != 0) port_putc(',');
@@ -104,21 +102,24 @@ static void infer_many(uint32_t count) {
   }
 }
 
-void command_infer(char *arguments) {
+void command_infer(void) {
   uint32_t count = 1, warmup = 10;
-  const char *counted = next_word(&arguments);
-  const char *warmed = next_word(&arguments);
-  if ((counted != 0 && parse_unsigned(counted, COUNT_LIMIT, &count) != 0) || count == 0 ||
-      (warmed != 0 && parse_unsigned(warmed, COUNT_LIMIT, &warmup) != 0)) {
-    reply_error("Inference iterations must be >0, warmup iterations a number");
+  const char *word = next_word();
+  if (*word != 0) {
+    count = parse_unsigned(word);
+    word = next_word();
+    if (*word != 0) warmup = parse_unsigned(word);
+  }
+  if (count - 1 >= COUNT_LIMIT || warmup > COUNT_LIMIT) {
+    reply_error("Iterations must be >0");
     return;
   }
-  print_number("m-warmup-start-", warmup, "\r\n");
+  print_number("m-warmup-start-", "\r\n", warmup);
   infer_many(warmup);
-  print_number("m-warmup-done\r\nm-infer-start-", count, "\r\n");
-  command_timestamp(0);
+  print_number("m-warmup-done\r\nm-infer-start-", "\r\n", count);
+  command_timestamp();
   infer_many(count);
-  command_timestamp(0);
+  command_timestamp();
   print_text("m-infer-done\r\n");
-  command_results(0);
+  command_results();
 }

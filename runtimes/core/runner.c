@@ -28,41 +28,40 @@ static void print_ready(void) {
   port_flush();
 }
 
-static void command_name(char *arguments) {
-  (void)arguments;
+static void command_name(void) {
   print_text("m-name-dut-[edgecompress]\r\n");
 }
 
-static void command_profile(char *arguments) {
-  (void)arguments;
+static void command_profile(void) {
   print_text("m-profile-[ULPMark for tinyML Firmware V0.0.1]\r\nm-model-[" MODEL_NAME "]\r\n");
 }
 
-static void command_help(char *arguments);
+static const char names[] = "name timestamp profile db infer results help edge ";
 
-static const Command commands[] = {
-    {"name", command_name},       {"timestamp", command_timestamp}, {"profile", command_profile},
-    {"db", command_db},           {"infer", command_infer},         {"results", command_results},
-    {"help", command_help},       {"edge", command_edge},           {0, 0},
-};
-
-static void command_help(char *arguments) {
-  (void)arguments;
+static void command_help(void) {
   print_text("m-commands-[");
-  for (const Command *command = commands; command->name != 0; command++) {
-    if (command != commands) port_putc(' ');
-    print_text(command->name);
-  }
+  print_text(names);
   print_text("]\r\n");
 }
 
-void run_command(const Command *command, char *line) {
-  char *word = next_word(&line);
-  if (word == 0) word = line;
-  for (; command->name != 0; command++) {
-    if (words_equal(word, command->name)) {
-      command->run(line);
+static const Command commands[] = {
+    command_name,  command_timestamp, command_profile, command_db,
+    command_infer, command_results,   command_help,    command_edge,
+};
+
+void run_command(const char *name, const Command *command) {
+  const char *word = next_word();
+  for (; *name != 0; command++) {
+    const char *letter = word;
+    while (*letter != 0 && *letter == *name) {
+      letter++;
+      name++;
+    }
+    if (*letter == 0 && *name == ' ') {
+      (*command)();
       return;
+    }
+    while (*name++ != ' ') {
     }
   }
   reply_error("Unknown command");
@@ -89,17 +88,18 @@ int main(void) {
   static char line[COMMAND_LIMIT + 1];
   port_init();
   print_text("m-timestamp-mode-performance\r\n");
-  command_timestamp(0);
+  command_timestamp();
   print_text("m-init-done\r\n");
   for (;;) {
     print_ready();
     int state = read_command(line);
     if (state < 0) return 0;
     if (state != 0) {
-      reply_error("Command longer than the buffer, skipped");
+      reply_error("Command too long");
     } else if (line[0] != 0) {
       /* A lone % is how a host finds out whether anyone is there. */
-      run_command(commands, line);
+      start_words(line);
+      run_command(names, commands);
     }
   }
 }

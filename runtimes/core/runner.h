@@ -14,14 +14,12 @@
 /* Longest command, the closing % not counted. The MLPerf Tiny protocol needs 80. */
 #define COMMAND_LIMIT 160
 
-/* A handler takes the rest of its command's line and prints every reply but m-ready. */
-typedef struct {
-  const char *name;
-  void (*run)(char *arguments);
-} Command;
+/* A handler takes the rest of its command with next_word and prints every reply but m-ready. */
+typedef void (*Command)(void);
 
-/* Runs the command the line begins with; the list ends with a name of 0. */
-void run_command(const Command *commands, char *line);
+/* Runs the command the next word names: the one of `commands` at that name's place in `names`, each
+ * of which ends with a space. */
+void run_command(const char *names, const Command *commands);
 
 /* e-[text]. */
 void reply_error(const char *text);
@@ -32,10 +30,10 @@ void runner_infer(void);
 /* Copies into the model's input; the caller has checked that it fits. */
 void store_input(uint32_t offset, const char *bytes, uint32_t count);
 
-void command_db(char *arguments);
-void command_infer(char *arguments);
-void command_results(char *arguments);
-void command_timestamp(char *arguments);
-void command_edge(char *arguments);
+void command_db(void);
+void command_infer(void);
+void command_results(void);
+void command_timestamp(void);
+void command_edge(void);
 
 #endif

@@ -36,7 +36,7 @@ static void print_unsigned(uint64_t value, int least) {
   print_text(digits + first);
 }
 
-void print_number(const char *before, uint64_t value, const char *after) {
+void print_number(const char *before, const char *after, uint64_t value) {
   print_text(before);
   print_unsigned(value, 1);
   print_text(after);
@@ -56,19 +56,22 @@ void print_thousandths(int64_t thousandths) {
     port_putc('-');
   }
   uint32_t fraction = divide(&size, 1000);
-  print_number("", size, ".");
+  print_number("", ".", size);
   print_unsigned(fraction, 3);
 }
 
-char *next_word(char **cursor) {
-  char *start = *cursor;
+static char *cursor;
+
+void start_words(char *line) { cursor = line; }
+
+char *next_word(void) {
+  char *start = cursor;
   char *end;
   while (*start == ' ') start++;
-  if (*start == 0) return 0;
   for (end = start; *end != 0 && *end != ' '; end++) {
   }
-  if (*end != 0) *end++ = 0;
-  *cursor = end;
+  cursor = end;
+  if (*end != 0) *cursor++ = 0;
   return start;
 }
 
@@ -80,18 +83,19 @@ int words_equal(const char *one, const char *two) {
   return *one == *two;
 }
 
-int parse_unsigned(const char *word, uint32_t limit, uint32_t *value) {
+uint32_t parse_unsigned(const char *word) {
   uint32_t total = 0;
-  if (word == 0 || *word == 0) return -1;
+  if (*word == 0) return NOT_A_NUMBER;
   for (; *word != 0; word++) {
     uint32_t digit = (uint32_t)*word - '0';
-    /* Ten times more still fits 32 bits, and no limit here is above 2^31. */
-    if (digit > 9 || total > 0xfffffffu) return -1;
+    /* Ten times more still fits 32 bits. */
+    if (digit > 9 || total > 0xfffffffu) return NOT_A_NUMBER;
     total = total * 10 + digit;
   }
-  *value = total;
-  return total > limit ? -1 : 0;
+  return total;
 }
+
+uint32_t next_number(void) { return parse_unsigned(next_word()); }
 
 /* 16 for any other character. */
 static uint32_t hex_digit(char digit) {
@@ -104,7 +108,6 @@ static uint32_t hex_digit(char digit) {
 int32_t decode_hex(char *digits) {
   const char *next = digits;
   int32_t count = 0;
-  if (digits == 0) return HEX_INVALID;
   while (*next != 0) {
     uint32_t high = hex_digit(*next++);
     uint32_t low = hex_digit(*next);

@@ -7,7 +7,7 @@
 void print_text(const char *text);
 
 /* `before`, the value in decimal, `after`. */
-void print_number(const char *before, uint64_t value, const char *after);
+void print_number(const char *before, const char *after, uint64_t value);
 
 /* The lowest `digits` hexadecimal digits. */
 void print_hex(uint32_t value, uint32_t digits);
@@ -19,17 +19,24 @@ void print_thousandths(int64_t thousandths);
  * 64-bit division would be a tenth of the runner. */
 uint32_t divide(uint64_t *value, uint32_t divisor);
 
-/* Cuts the next space-separated word out of *cursor, in place; 0 when none is left. */
-char *next_word(char **cursor);
+/* Where next_word begins; the line is cut up in place. */
+void start_words(char *line);
+
+/* The next space-separated word; empty when none is left. */
+char *next_word(void);
 
 int words_equal(const char *one, const char *two);
 
-/* Decimal digits only, nothing before or after; `word` may be 0. 0 on success, -1 when malformed or
- * above `limit`. */
-int parse_unsigned(const char *word, uint32_t limit, uint32_t *value);
+/* Decimal digits only, at least one. NOT_A_NUMBER when malformed or too large: above every limit it
+ * is compared with. */
+#define NOT_A_NUMBER 0xffffffffu
+uint32_t parse_unsigned(const char *word);
 
-/* Two hexadecimal digits a byte, written over the digits themselves; `digits` may be 0. Returns the
- * number of bytes, or which way the digits are wrong. */
+/* parse_unsigned of the next word. */
+uint32_t next_number(void);
+
+/* Two hexadecimal digits a byte, written over the digits themselves. Returns the number of bytes,
+ * or which way the digits are wrong. */
 #define HEX_INVALID (-1)
 #define HEX_ODD (-2)
 int32_t decode_hex(char *digits);
