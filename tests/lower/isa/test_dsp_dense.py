@@ -25,15 +25,20 @@ def layer(
     high: int = 127,
     form: str = "smmla",
     rows: int = 1,
+    input_zero_point: int = 0,
+    bias_limit: int = 3000,
+    uniform: bool = False,
 ) -> tuple[Dense, tuple[np.ndarray, ...]]:
     """A dense layer whose outputs spread over all int8 values at gain 1."""
     random = np.random.default_rng(seed)
     weights = random.integers(-weight_limit, weight_limit + 1, (outputs, inputs)).astype(np.int8)
-    bias = random.integers(-3000, 3000, outputs).astype(np.int32)
-    real = gain * random.uniform(0.5, 1.0, outputs) / (weight_limit * np.sqrt(inputs))
+    own = random.integers(-bias_limit, bias_limit, outputs)
+    bias = (own - input_zero_point * weights.sum(1, dtype=np.int64)).astype(np.int32)
+    spread = np.full(outputs, 0.7) if uniform else random.uniform(0.5, 1.0, outputs)
+    real = gain * spread / (weight_limit * np.sqrt(inputs))
     requantize, tables = make_requantize(
         real, form=form, zero_point=zero_point, low=low, high=high,
-        accumulator_bound=128 * weight_limit * inputs + 3000,
+        accumulator_bound=255 * weight_limit * inputs + bias_limit,
     )  # fmt: skip
     return Dense((rows, inputs), outputs, requantize), (weights, bias, *tables)
 
@@ -68,7 +73,10 @@ def check(kernel: Dense, constants: tuple[np.ndarray, ...], core: str, count: in
 @pytest.mark.parametrize("inputs", [1, 4, 7, 8, 12, 20, 36, 64, 129])
 def test_sizes(core, inputs):
     for outputs in (1, 3, 4, 6, 10):
-        assert check(*layer(inputs, outputs), core) >= {"dense_pairs_4", "dense_stream_4"}
+        wide = layer(inputs, outputs, bias_limit=4_000_000)
+        found = check(*wide, core) | check(*layer(inputs, outputs, uniform=True), core)
+        assert outputs < 10 or "dense_stream_2" in found
+        assert found >= {"dense_pairs_4_narrow_uniform", "dense_stream_4_narrow_uniform"}
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -76,21 +84,26 @@ def test_variants(core):
     """Multipliers of a quarter and more, fused activations, the second half word's limits."""
     kernel, constants = layer(24, 8, gain=400.0, zero_point=3)
     assert kernel.requantize.left_shift > 0
-    assert check(kernel, constants, core, count=3) >= {"dense_pairs_4_left"}
-    kernel, constants = layer(24, 7, zero_point=-20, low=-20, high=90)
+    assert check(kernel, constants, core, count=3) >= {"dense_pairs_4_left_narrow"}
+    kernel, constants = layer(24, 7, zero_point=-20, low=-20, high=90, bias_limit=90000)
     assert check(kernel, constants, core, count=3) >= {"dense_stream_2_clamp"}
-    kernel, constants = layer(16, 9, gain=400.0, low=-100)
-    assert check(kernel, constants, core, count=3) >= {"dense_pairs_2_left_clamp"}
+    kernel, constants = layer(16, 9, gain=400.0, low=-100, uniform=True)
+    found = check(kernel, constants, core, count=3)
+    assert found >= {"dense_pairs_2_left_clamp_narrow_uniform"}
 
 
 @pytest.mark.parametrize("inputs", [516, 2048, 2050])
 def test_sums_of_more_than_24_bits(inputs):
     """All weights at the limit: 516 inputs still fit in pairs, 2048 do not."""
     kernel, (weights, bias, table) = layer(inputs, 4)
-    constants = (np.full_like(weights, -127), bias // 8, table)
-    plain = {"dense_plain_4"}
-    found = check(kernel, constants, "cortex-m7", count=3)
-    assert (found == plain) == (inputs > 516)
+    weights = np.full_like(weights, -127)
+    for constants in (
+        (weights, bias // 8, table),
+        (weights, bias * 100, np.full_like(table, 9999)),
+    ):
+        found = check(kernel, constants, "cortex-m7", count=3)
+        plain = {"dense_plain_4_narrow"}, {"dense_plain_4_uniform"}
+        assert (found in plain) == (inputs > 516 or bool((bias * 100 == constants[1]).all()))
 
 
 def test_pairs_need_16_bits():
@@ -101,7 +114,7 @@ def test_pairs_need_16_bits():
     assert fits_pairs(weights[::-1], bias)
     assert not fits_pairs(weights[::-1], np.array([0, 2**23], np.int32))
     kernel, (_, _, table) = layer(2, 2)
-    assert check(kernel, (weights, bias, table), "cortex-m4") == {"dense_plain_4"}
+    assert check(kernel, (weights, bias, table), "cortex-m4") == {"dense_plain_4_narrow"}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +128,11 @@ def test_weights_do_not_grow():
     kernel, constants = layer(640, 128)
     for offer in DenseGenerator().implement(kernel, constants):
         grown = sum(array.nbytes for array in offer.constants) - sum(a.nbytes for a in constants)
-        assert grown == 32
+        assert grown == 40 - 2 * 128
+    kernel, constants = layer(640, 128, uniform=True, input_zero_point=-128)
+    for offer in DenseGenerator().implement(kernel, constants):
+        grown = sum(array.nbytes for array in offer.constants) - sum(a.nbytes for a in constants)
+        assert grown == 40 - 6 * 128
         assert offer.cost.instructions < 1.05 * kernel.macs
 
 
@@ -140,10 +157,17 @@ def test_layers_share_their_routine():
     bounds=st.tuples(st.integers(-128, 127), st.integers(-128, 127)),
     core=st.sampled_from(CORES),
     seed=st.integers(0, 1000),
+    input_zero_point=st.integers(-128, 127),
+    bias_limit=st.sampled_from([1, 20000, 300000]),
+    uniform=st.booleans(),
 )
-def test_any_layer(inputs, outputs, zero_point, weight_limit, gain, bounds, core, seed):
+def test_any_layer(
+    inputs, outputs, zero_point, weight_limit, gain, bounds, core, seed, input_zero_point,
+    bias_limit, uniform,
+):  # fmt: skip
     kernel, constants = layer(
         inputs, outputs, seed=seed, weight_limit=weight_limit, gain=gain,
-        zero_point=zero_point, low=min(bounds), high=max(bounds),
+        zero_point=zero_point, low=min(bounds), high=max(bounds), uniform=uniform,
+        input_zero_point=input_zero_point, bias_limit=bias_limit,
     )  # fmt: skip
     assert check(kernel, constants, core, count=2)

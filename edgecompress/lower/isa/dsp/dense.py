@@ -10,10 +10,15 @@ The inputs become 16-bit pairs once, in scratch of two bytes an input ("pairs"),
 four outputs without scratch ("stream", 31 instructions for 32). Layers whose sums exceed 24 bits
 keep their weights as they are ("plain", 36 for 32).
 
+Widening subtracts a centre from every input at no cost, and the biases are adjusted to it. With
+the centre at the input's zero point they are the model's own, most often of 16 bits: half the
+bytes. (The layer arrives with its zero point folded in; the centre is whichever makes the biases
+smallest.) One multiplier for all outputs stands in the header.
+
 All sizes are in the constants, so every layer of a form shares one routine of about 700 bytes:
 
-    [words of input, outputs, rounding, shift, entry, left shift, low, high]
-    then for each four outputs [4 initial sums] [weights] [4 multipliers]
+    [words of input, outputs, rounding, shift, entry, left shift, low, high, multiplier, centre]
+    then for each four outputs [4 biases] [weights] [4 multipliers, unless all are equal]
 """
 
 from __future__ import annotations
@@ -28,30 +33,37 @@ from edgecompress.lower.isa.interface import Cost, Implementation
 from edgecompress.lower.kernels.dense import Dense
 
 if TYPE_CHECKING:
-    from edgecompress.lower.kernels.requant import Requantize
     from edgecompress.lower.program import Kernel
 
 Form = Literal["pairs", "stream", "plain"]
 _MOST_INPUTS = 1 << 16
 _PAIR_LIMIT = 1 << 23
 # stack: 0 inputs, 4 their end, 8 entry, 12 output, 16 last whole store, 20 rounding, 24 shift,
-# 28 left shift, 32 low, 36 high
-_FRAME_BYTES = 40
+# 28 left shift, 32 low, 36 high, 40 multiplier
+_FRAME_BYTES = 44
 
 
 @dataclass(frozen=True)
 class _Routine:
-    """One routine's text in the pieces that run equally often."""
+    """One routine's text in the pieces that run equally often.
+
+    Attributes:
+        narrow: biases of 16 bits.
+        uniform: one multiplier for all outputs.
+    """
 
     form: Form
     unroll: int
-    left: bool
-    clamp: bool
+    left: bool = False
+    clamp: bool = False
+    narrow: bool = False
+    uniform: bool = False
 
     @property
     def symbol(self) -> str:
-        suffix = ("_left" if self.left else "") + ("_clamp" if self.clamp else "")
-        return f"dense_{self.form}_{self.unroll}{suffix}"
+        flags = ("left", "clamp", "narrow", "uniform")
+        chosen = [flag for flag in flags if getattr(self, flag)]
+        return "_".join(["dense", self.form, str(self.unroll), *chosen])
 
     @property
     def words_per_unit(self) -> int:
@@ -85,14 +97,16 @@ class _Routine:
             "adr r9, 5f",
             "add r8, r9",
             "str r8, [sp, #8]",
+            "ldmia lr!, {r6, r10}",
+            "str r6, [sp, #40]",
         ]
 
     def widen(self) -> list[str]:
         """One word of inputs 0..3 into the pairs (0, 2) and (1, 3)."""
         if self.form == "stream":
             return []
-        return ["1:", "ldr r9, [r0], #4", "subs r4, #1", "sxtb16 r10, r9",
-                "sxtb16 r11, r9, ror #8", "stmia r2!, {r10, r11}", "bne 1b"]  # fmt: skip
+        return ["1:", "ldr r9, [r0], #4", "subs r4, #1", "sxtab16 r8, r10, r9",
+                "sxtab16 r9, r10, r9, ror #8", "stmia r2!, {r8, r9}", "bne 1b"]  # fmt: skip
 
     def setup(self) -> list[str]:
         if self.form == "stream":
@@ -100,7 +114,15 @@ class _Routine:
         return ["str r2, [sp, #4]"]
 
     def group_start(self) -> list[str]:
-        return ["ldmia lr!, {r4-r7}", "ldr r11, [sp]", "ldr pc, [sp, #8]"]
+        if not self.narrow:
+            biases = ["ldmia lr!, {r4-r7}"]
+        elif self.form == "plain":
+            biases = ["ldmia lr!, {r4, r6}", "asrs r5, r4, #16", "sxth r4, r4",
+                      "asrs r7, r6, #16", "sxth r6, r6"]  # fmt: skip
+        else:  # A and 256 * B + A + (0 to 255), which the shift at the end drops
+            biases = ["ldmia lr!, {r4, r6}", "sxth r5, r4", "sxth r7, r6",
+                      "add.w r4, r5, r4, asr #8", "add.w r6, r7, r6, asr #8"]  # fmt: skip
+        return [*biases, "ldr r11, [sp]", "ldr pc, [sp, #8]"]
 
     def half(self, number: int) -> list[str]:
         """8 bytes: the way into a unit's second half, for an odd number of words."""
@@ -121,9 +143,10 @@ class _Routine:
             return ["ldmia r11!, {r8, r9, r10, r12}", *self._pair_of_words("r8", "r9"),
                     label, *self._pair_of_words("r10", "r12")]  # fmt: skip
         return [
-            "ldmia r11!, {r9, r12}", "sxtb16 r8, r9", "sxtb16 r9, r9, ror #8",
-            *self._pair_of_words("r8", "r9"), label, "sxtb16 r10, r12", "sxtb16 r12, r12, ror #8",
-            *self._pair_of_words("r10", "r12"),
+            "ldmia r11!, {r9, r12}", "sxtab16 r8, r10, r9", "sxtab16 r9, r10, r9, ror #8",
+            *self._pair_of_words("r8", "r9"), label,
+            "sxtab16 r8, r10, r12", "sxtab16 r12, r10, r12, ror #8",
+            *self._pair_of_words("r8", "r12"),
         ]  # fmt: skip
 
     def _pair_of_words(self, even: str, odd: str) -> list[str]:
@@ -146,7 +169,8 @@ class _Routine:
         return ("r4", "r5", "r6", "r7") if self.form == "plain" else ("r5", "r4", "r7", "r6")
 
     def epilogue(self) -> list[str]:
-        lines = ["ldrd r8, r9, [sp, #20]", "ldmia lr!, {r0-r3}"]
+        multipliers = "ldr r0, [sp, #40]" if self.uniform else "ldmia lr!, {r0-r3}"
+        lines = ["ldrd r8, r9, [sp, #20]", multipliers]
         if self.form != "plain":
             lines += ["subs r4, r4, r5", "subs r6, r6, r7", "asrs r4, r4, #8", "asrs r6, r6, #8"]
         channels = self._channels
@@ -154,7 +178,8 @@ class _Routine:
             lines.append("ldr r12, [sp, #28]")
             lines += [f"lsl.w {sums}, {sums}, r12" for sums in channels]
         for number, sums in enumerate(channels):
-            lines.append(f"smmla {sums}, {sums}, r{number}, r8")
+            multiplier = "r0" if self.uniform else f"r{number}"
+            lines.append(f"smmla {sums}, {sums}, {multiplier}, r8")
         for sums in channels:
             lines += [f"asr.w {sums}, {sums}, r9", f"ssat {sums}, #8, {sums}"]
         first = channels[0]
@@ -223,13 +248,31 @@ class DenseGenerator:
         rows = int(np.prod(kernel.input_shape[:-1]))
         if rows != 1 or not 0 < inputs <= _MOST_INPUTS or kernel.output_channels < 1:
             return []
-        weights, bias, multipliers = constants
-        if fits_pairs(weights, bias):
-            return [
-                _implementation(kernel, form, unroll, weights, bias, multipliers)
-                for form, unroll in (("pairs", 4), ("stream", 4), ("pairs", 2), ("stream", 2))
-            ]
-        return [_implementation(kernel, "plain", 4, weights, bias, multipliers)]
+        layer = _Layer(kernel, *constants)
+        if fits_pairs(layer.weights, layer.bias):
+            tilings = (("pairs", 4), ("stream", 4), ("pairs", 2), ("stream", 2))
+            return [_implementation(layer, form, unroll) for form, unroll in tilings]
+        return [_implementation(layer, "plain", 4)]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    kernel: Dense
+    weights: np.ndarray
+    bias: np.ndarray
+    multipliers: np.ndarray
+
+    @property
+    def uniform(self) -> bool:
+        return bool((self.multipliers == self.multipliers[0]).all())
+
+    def centred(self) -> tuple[int, np.ndarray]:
+        """The input value whose subtraction makes the largest bias smallest, and the biases."""
+        sums = self.weights.sum(1, dtype=np.int64)
+        centres = np.arange(-128, 128)
+        biases = self.bias.astype(np.int64) + centres[:, None] * sums
+        best = int(np.abs(biases).max(1).argmin())
+        return int(centres[best]), biases[best]
 
 
 def fits_pairs(weights: np.ndarray, bias: np.ndarray) -> bool:
@@ -248,20 +291,20 @@ def fits_pairs(weights: np.ndarray, bias: np.ndarray) -> bool:
     return bool(within[1::2].all() and (pairs >= -(1 << 15)).all())
 
 
-def _implementation(
-    kernel: Dense,
-    form: Form,
-    unroll: int,
-    weights: np.ndarray,
-    bias: np.ndarray,
-    multipliers: np.ndarray,
-) -> Implementation:
-    requantize = kernel.requantize
-    clamp = requantize.low > -128 or requantize.high < 127
-    code = _Routine(form, unroll, requantize.left_shift > 0, clamp)
+def _implementation(layer: _Layer, form: Form, unroll: int) -> Implementation:
+    kernel, requantize = layer.kernel, layer.kernel.requantize
+    centre, bias = layer.centred()
+    code = _Routine(
+        form,
+        unroll,
+        left=requantize.left_shift > 0,
+        clamp=requantize.low > -128 or requantize.high < 127,
+        narrow=bool((np.abs(bias) < 1 << 15).all()),
+        uniform=layer.uniform,
+    )
     words = -(-kernel.input_shape[-1] // 4)
-    header = _header(code, words, kernel.output_channels, requantize)
-    packed = np.concatenate([header, _stream(form, words, weights, bias, multipliers)])
+    header = _header(code, layer, words, centre)
+    packed = np.concatenate([header, _stream(code, layer, words, bias)])
     return Implementation(
         symbol=code.symbol,
         constants=(packed,),
@@ -274,34 +317,44 @@ def _implementation(
     )
 
 
-def _header(code: _Routine, words: int, outputs: int, requantize: Requantize) -> np.ndarray:
+def _header(code: _Routine, layer: _Layer, words: int, centre: int) -> np.ndarray:
+    requantize = layer.kernel.requantize
     shift = requantize.shift
     rounding = (requantize.zero_point << shift) + (1 << (shift - 1))
     low, high = ((bound & 0xFF) * 0x01010101 for bound in (requantize.low, requantize.high))
-    fields = [words, outputs, rounding, shift, code.entry(words), requantize.left_shift, low, high]
-    return np.array([field & 0xFFFFFFFF for field in fields], np.uint32).view(np.int32)
+    fields = [
+        words, layer.kernel.output_channels, rounding, shift, code.entry(words),
+        requantize.left_shift, low, high, int(layer.multipliers[0]), (-centre & 0xFFFF) * 0x10001,
+    ]  # fmt: skip
+    return _words(np.array(fields))
 
 
-def _stream(
-    form: Form, words: int, weights: np.ndarray, bias: np.ndarray, multipliers: np.ndarray
-) -> np.ndarray:
-    """Everything but the header, int32: each group's initial sums, weights and multipliers."""
-    outputs, inputs = weights.shape
+def _words(values: np.ndarray) -> np.ndarray:
+    """int32, modulo 2^32."""
+    return (values & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+
+
+def _stream(code: _Routine, layer: _Layer, words: int, bias: np.ndarray) -> np.ndarray:
+    """Everything but the header, int32: each group's biases, weights and multipliers."""
+    outputs, inputs = layer.weights.shape
     groups = -(-outputs // 4)
     more = 4 * groups - outputs
-    wide = np.pad(weights.astype(np.int64), ((0, more), (0, 4 * words - inputs)))
+    wide = np.pad(layer.weights.astype(np.int64), ((0, more), (0, 4 * words - inputs)))
     wide = wide.reshape(groups, 4, words, 4)
-    sums = np.pad(bias.astype(np.int64), (0, more)).reshape(groups, 4)
-    factors = np.pad(multipliers.astype(np.int32), (0, more)).reshape(groups, 4)
-    if form == "plain":
+    sums = np.pad(bias, (0, more)).reshape(groups, 4)
+    if code.form == "plain":
         packed = wide.astype(np.int8).view(np.int32)[..., 0].transpose(0, 2, 1)
     else:
         # the pairs' order within a word of inputs: (0, 2), then (1, 3)
         ordered = wide[..., [0, 2, 1, 3]].reshape(groups, 2, 2, words, 2, 2)
         pairs = (ordered[:, :, 0] + 256 * ordered[:, :, 1]).astype(np.int16)
         packed = np.ascontiguousarray(pairs.transpose(0, 2, 3, 1, 4)).view(np.int32)
-        first, second = sums[:, 0::2], sums[:, 1::2]
-        sums = np.stack([first + 256 * second, first], 2).reshape(groups, 4)
-    packed = np.ascontiguousarray(packed).reshape(groups, 4 * words)
-    sums = (sums & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
-    return np.concatenate([sums, packed, factors], 1).reshape(-1)
+        if not code.narrow:
+            first, second = sums[:, 0::2], sums[:, 1::2]
+            sums = np.stack([first + 256 * second, first], 2).reshape(groups, 4)
+    biases = sums.astype(np.int16).view(np.int32) if code.narrow else _words(sums)
+    parts = [biases, np.ascontiguousarray(packed).reshape(groups, 4 * words)]
+    if not code.uniform:
+        factors = np.pad(layer.multipliers.astype(np.int32), (0, more))
+        parts.append(factors.reshape(groups, 4))
+    return np.concatenate(parts, 1).reshape(-1)
