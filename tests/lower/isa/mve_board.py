@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mve_cases import Case
 
 from edgecompress.link.image import linker_script
 from edgecompress.link.toolchain import compile_c, run_zig, target_flags
-from edgecompress.lower.isa.interface import Implementation
+from edgecompress.lower.isa.interface import Generator, Implementation
 from edgecompress.paths import shipped
 from edgecompress.target.registry import load_target
 
@@ -39,12 +40,16 @@ _GUARD_BYTES = 32
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call; `in_place` puts the output where the first activation is."""
+    """One kernel call.
+
+    `over` is (argument, distance): the output starts that many bytes (none, or fewer than none)
+    after that activation.
+    """
 
     implementation: Implementation
     activations: Sequence[np.ndarray]
     output_shape: tuple[int, ...]
-    in_place: bool = False
+    over: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,14 @@ void *memcpy(void *d, const void *s, unsigned n)
 }
 int called(void (*f)(void), const uint32_t *arguments);
 typedef struct { uint32_t size, used; const uint8_t *source; } tensor_t;
-typedef struct { void (*f)(void); uint32_t count, in_place; tensor_t tensors[6]; } call_t;
-static uint32_t memory[65536];
+typedef struct {
+    void (*f)(void);
+    uint32_t count;
+    int32_t over, distance;
+    tensor_t tensors[6];
+} call_t;
+static uint32_t memory[24576];
+static const uint8_t *const bytes = (const uint8_t *)memory;
 @DATA@
 int main(void)
 {
@@ -85,34 +96,42 @@ int main(void)
     UART[2] = 3;
     for (unsigned i = 0; i < sizeof calls / sizeof *calls; i++) {
         const call_t *call = &calls[i];
+        const unsigned last = call->count - 1;
         uint32_t arguments[6] = {0}, at = 8;
-        for (unsigned w = 0; w < 65536; w++) memory[w] = GUARD;
-        for (unsigned k = 0; k < call->count; k++) {
+        static uint8_t touched[sizeof memory];
+        for (unsigned w = 0; w < sizeof memory / 4; w++) memory[w] = GUARD;
+        for (unsigned k = 0; k <= last; k++) {
             const tensor_t *t = &call->tensors[k];
             if (t->used) { arguments[k] = (uint32_t)t->source; continue; }
-            if (k == call->count - 1 && call->in_place) { arguments[k] = arguments[0]; continue; }
+            if (k == last && call->over >= 0) {
+                arguments[k] = arguments[call->over] + (uint32_t)call->distance;
+                continue;
+            }
+            uint32_t size = t->size;
+            if ((int)k == call->over) {
+                uint32_t before = ((uint32_t)-call->distance + 15) / 16 * 16;
+                at += before / 4;
+                if (call->tensors[last].size > size) size = call->tensors[last].size;
+            }
             arguments[k] = (uint32_t)&memory[at];
             if (t->source) memcpy(&memory[at], t->source, t->size);
-            else memset(&memory[at], 0x33, t->size);
-            at += (t->size + 15) / 16 * 4 + 8;
+            at += (size + 15) / 16 * 4 + 8;
         }
         uint32_t start = COUNTER;
         int saved = called(call->f, arguments);
         uint32_t ticks = COUNTER - start;
-        unsigned bad = !saved, next = 0;
-        for (unsigned k = 0; k < call->count; k++) {
+        unsigned bad = !saved;
+        for (unsigned b = 0; b < at * 4; b++) touched[b] = 0;
+        for (unsigned k = 0; k <= last; k++) {
             const tensor_t *t = &call->tensors[k];
-            if (t->used || (k == call->count - 1 && call->in_place)) continue;
-            const uint8_t *begin = (const uint8_t *)arguments[k], *p;
-            for (p = (const uint8_t *)&memory[next]; p < begin; p++)
-                bad |= *p != (uint8_t)(GUARD >> 8 * ((uintptr_t)p & 3));
-            if (k < call->count - 1 && t->source && !call->in_place)
-                for (unsigned b = 0; b < t->size; b++) bad |= begin[b] != t->source[b];
-            for (p = begin + t->size; (uintptr_t)p & 3; p++)
-                bad |= *p != (uint8_t)(GUARD >> 8 * ((uintptr_t)p & 3));
-            next = (unsigned)((const uint32_t *)p - memory);
+            if (t->used) continue;
+            uint32_t begin = arguments[k] - (uint32_t)memory;
+            for (unsigned b = 0; b < t->size; b++) touched[begin + b] = 1;
+            if (!t->source || (int)k == call->over) continue;
+            for (unsigned b = 0; b < t->size; b++) bad |= bytes[begin + b] != t->source[b];
         }
-        for (unsigned w = next; w < 65536; w++) bad |= memory[w] != GUARD;
+        for (unsigned b = 0; b < at * 4; b++)
+            bad |= !touched[b] && bytes[b] != (uint8_t)(GUARD >> 8 * (b & 3));
         hex(i, 4); put(' '); hex(ticks, 8); put(' '); put(bad ? 'x' : '.'); put(' ');
         const uint8_t *out = (const uint8_t *)arguments[call->count - 1];
         for (unsigned b = 0; b < call->tensors[call->count - 1].size; b++) hex(out[b], 2);
@@ -218,6 +237,35 @@ def run(calls: Sequence[Call]) -> list[Result]:
     return results
 
 
+def check(generators: Sequence[Generator], cases: Sequence[Case]) -> list[Result]:
+    """Runs each case by the first generator that takes it and compares it with its numpy twin.
+
+    Each case runs once with its output apart and once for every overlap the implementation
+    permits.
+    """
+    calls, expected = [], []
+    for kernel, activations, constants in cases:
+        offers = (generator.implement(kernel, tuple(constants)) for generator in generators)
+        implementation = next(offer[0] for offer in offers if offer)
+        result = kernel.reference(*activations, *constants)
+        for over in (None, *_overlaps(implementation, result.nbytes)):
+            calls.append(Call(implementation, activations, result.shape, over))
+            expected.append(result)
+    results = run(calls)
+    for call, result, reference in zip(calls, results, expected, strict=True):
+        message = f"{call.implementation.description}, over {call.over}"
+        np.testing.assert_array_equal(result.output, reference, err_msg=message)
+    return results
+
+
+def _overlaps(implementation: Implementation, output_bytes: int) -> list[tuple[int, int]]:
+    found = [(argument, 0) for argument in implementation.in_place_arguments]
+    if implementation.may_overlap_input is not None:
+        # an output further before its input than its own size does not overlap it
+        found.append((0, max(implementation.may_overlap_input, -output_bytes)))
+    return found
+
+
 def _build(calls: Sequence[Call], folder: Path) -> None:
     profile = load_target(CORE)
     routines: dict[str, str] = {}
@@ -254,9 +302,10 @@ class _Data:
         if implementation.scratch_bytes:
             tensors.append(f"{{{implementation.scratch_bytes}, 0, 0}}")
         tensors.append(f"{{{int(np.prod(call.output_shape))}, 0, 0}}")
+        argument, distance = call.over or (-1, 0)
         self.rows.append(
             f"{{(void (*)(void)){implementation.symbol}, {len(tensors)}, "
-            f"{int(call.in_place)}, {{{', '.join(tensors)}}}}},"
+            f"{argument}, {distance}, {{{', '.join(tensors)}}}}},"
         )
 
     def _tensor(self, array: np.ndarray, *, used: int) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from edgecompress.lower.isa.dsp.asm import routine
 from edgecompress.lower.isa.mve.rows import ADDED, ROWS1, ROWS2
 from edgecompress.lower.isa.mve.rows import routines as row_routines
+from edgecompress.lower.isa.mve.text import filled
 
 POINTWISE, CONV2D = "edge_mve_pointwise", "edge_mve_conv2d"
 
@@ -290,18 +291,16 @@ def routines() -> dict[str, str]:
     """Both loops, with and without a residual addition, and the rows they call."""
     convolution = [*_CONV2D, *_GATHER, *_BORDER, *_ADVANCE]
     texts = {
-        POINTWISE: _filled(_POINTWISE, ""),
-        POINTWISE + ADDED: _filled([*_POINTWISE_ADDED, *_POINTWISE], ADDED),
-        CONV2D: _filled(convolution, ""),
-        CONV2D + ADDED: _filled([*_CONV2D_ADDED, *convolution], ADDED),
+        POINTWISE: filled(_POINTWISE, _names("")),
+        POINTWISE + ADDED: filled([*_POINTWISE_ADDED, *_POINTWISE], _names(ADDED)),
+        CONV2D: filled(convolution, _names("")),
+        CONV2D + ADDED: filled([*_CONV2D_ADDED, *convolution], _names(ADDED)),
     }
     return {name: routine(name, lines) for name, lines in texts.items()} | row_routines()
 
 
-def _filled(lines: list[str], added: str) -> list[str]:
-    names = {"rows1": ROWS1 + added, "rows2": ROWS2 + added, **AT}
-    register_lists = ("push", "pop", "vpush", "vpop")
-    return [line if line.startswith(register_lists) else line.format(**names) for line in lines]
+def _names(added: str) -> dict[str, object]:
+    return {"rows1": ROWS1 + added, "rows2": ROWS2 + added, **AT}
 
 
 def convolution_words(**words: int) -> list[int]:

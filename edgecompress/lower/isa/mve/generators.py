@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from edgecompress.lower.isa.interface import Generator
 from edgecompress.lower.isa.mve.conv2d import ConvolutionGenerator
+from edgecompress.lower.isa.mve.depthwise import DepthwiseGenerator
 
-GENERATORS: tuple[Generator, ...] = (ConvolutionGenerator(),)
+GENERATORS: tuple[Generator, ...] = (ConvolutionGenerator(), DepthwiseGenerator())
