@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from edgecompress.lower.program import Kernel
 
 
+SUM_WORDS = 7
+
+
 @dataclass(frozen=True)
-class _Routine:
+class AddRoutine:
     """x r0, y r1, output r3; factors r6, r7; offset r8; words r9-r12; r2, r5, lr free."""
 
     shift: int
@@ -112,13 +115,10 @@ class AddGenerator:
         if not isinstance(kernel, Add) or not isinstance(kernel.rounding, SingleRounding):
             return []
         elements = int(np.prod(kernel.shape))
-        rounding = kernel.rounding
-        if elements != int(np.prod(kernel.other_shape)) or not 1 <= rounding.shift <= 31:
+        if elements != int(np.prod(kernel.other_shape)) or not 1 <= kernel.rounding.shift <= 31:
             return []
-        code = _Routine(rounding.shift, kernel.low > -128 or kernel.high < 127)
-        low, high = ((bound & 0xFF) * 0x01010101 for bound in (kernel.low, kernel.high))
-        fields = [elements // 8, elements % 8, *rounding.factors, rounding.offset, low, high]
-        parameters = np.array([field & 0xFFFFFFFF for field in fields], np.uint32).view(np.int32)
+        code = add_routine(kernel)
+        parameters = sum_parameters(kernel, elements)
         return [
             Implementation(
                 symbol=code.symbol,
@@ -129,3 +129,24 @@ class AddGenerator:
                 in_place_arguments=(0,) if constants else (0, 1),
             )
         ]
+
+
+def add_routine(kernel: Add) -> AddRoutine:
+    return AddRoutine(kernel.rounding.shift, kernel.low > -128 or kernel.high < 127)
+
+
+def sum_parameters(
+    kernel: Add, elements: int, *, aligned: bool = True, swapped: bool = False
+) -> np.ndarray:
+    """The routine's constants for so many elements, int32 `[SUM_WORDS]`.
+
+    Args:
+        aligned: both operands and the output begin at multiples of 4 bytes.
+        swapped: the routine is given the second operand first.
+    """
+    rounding = kernel.rounding
+    rounds = elements // 8 if aligned else 0
+    low, high = ((bound & 0xFF) * 0x01010101 for bound in (kernel.low, kernel.high))
+    factors = rounding.factors[::-1] if swapped else rounding.factors
+    fields = [rounds, elements - 8 * rounds, *factors, rounding.offset, low, high]
+    return np.array([field & 0xFFFFFFFF for field in fields], np.uint32).view(np.int32)

@@ -6,11 +6,12 @@ the input; what lies outside the image is filled with the input's zero point.
 
     header   the words of `Columns.header`, after the tile's own
 
-Three things shape the routine, everything else is data: whether windows reach outside the image
-(`bordered`), whether a window has more than one run a row or the convolution several groups
-(`torn`), and whether runs are whole words. Those that are not (`ragged`) are gathered byte by byte
-into a row of scratch at the image's border, and elsewhere read on up to 3 bytes past their end,
-which zero weights then cancel.
+With `sums` a group's results stay in scratch until they are added to another tensor, which the
+output may lie exactly over. Three more things shape the routine, everything else is data: whether
+windows reach outside the image (`bordered`), whether a window has more than one run a row or the
+convolution several groups (`torn`), and whether runs are whole words. Those that are not (`ragged`)
+are gathered byte by byte into a row of scratch at the image's border, and elsewhere read on up to
+3 bytes past their end, which zero weights then cancel.
 """
 
 from __future__ import annotations
@@ -19,14 +20,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgecompress.lower.isa.dsp.add import SUM_WORDS, AddRoutine
 from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
-from edgecompress.lower.isa.dsp.tile import HEADER_WORDS, Tile
+from edgecompress.lower.isa.dsp.tile import Tile
 from edgecompress.lower.kernels.conv2d import Conv2D
 
-DRIVER_WORDS = 24
 # stack: 0 input, 4 constants, 8 columns, 12 output, 16 group's pixel, 20 pixel, 24 stream,
-# 28 groups left, 32 column, 36 row's start, 40 row, 44 runs left
+# 28 groups left, 32 column, 36 row's start, 40 row, 44 runs left, 48 what is added
 _FRAME_BYTES = 52
+
+_FIELDS = [
+    "output_width", "row_stride", "top", "column_stride", "left", "width", "channels",
+    "taps", "unit", "rows", "height", "row_step", "row_bytes", "fill", "rewind", "last",
+    "run_words", "column_bytes",
+]  # fmt: skip
+_TORN_FIELDS = [
+    "groups", "group_inputs", "group_outputs", "per_row", "column_step", "column_step_bytes",
+]  # fmt: skip
+_SUM_FIELDS = ["results", "skipped_bytes"]
 
 
 @dataclass(frozen=True)
@@ -70,11 +81,13 @@ class Columns:
     bordered: bool
     torn: bool
     ragged: bool
+    sums: AddRoutine | None = None
 
     @property
     def symbol(self) -> str:
         kinds = (("bordered", self.bordered), ("torn", self.torn), ("ragged", self.ragged))
         suffix = "".join(f"_{name}" for name, present in kinds if present)
+        suffix += "" if self.sums is None else f"_{self.sums.symbol}"
         return f"conv_{self.unroll}{suffix}_{self.tile.symbol}"
 
     @property
@@ -84,13 +97,27 @@ class Columns:
         lines += [*self._pixel_end(), *self._call(), "10:", *self._end()]
         return routine(self.symbol, [*lines, *self._fill()])
 
+    @property
+    def _fields(self) -> list[str]:
+        return [*_FIELDS, *(_TORN_FIELDS if self.torn else ()), *(_SUM_FIELDS if self.sums else ())]
+
+    def _at(self, field: str) -> str:
+        return f"[r11, #{4 * self._fields.index(field)}]"
+
     def _prologue(self) -> list[str]:
-        """r0 input, r1 constants, r2 scratch, r3 output; r11 becomes the header."""
-        lines = ["push {r4-r11, lr}", f"sub sp, #{_FRAME_BYTES}", "stm sp, {r0-r3}",
-                 f"add.w r11, r1, #{4 * HEADER_WORDS}",
-                 f"add.w r0, r11, #{4 * DRIVER_WORDS}", "str r0, [sp, #24]"]  # fmt: skip
+        """r0 input, r1 constants, r2 scratch, r3 output; r11 becomes the header.
+
+        With sums: r0 input, r1 what is added, r2 constants, r3 scratch, and output on the stack.
+        """
+        words = len(self._fields) + (2 * SUM_WORDS if self.sums else 0)
+        lines = ["push {r4-r11, lr}", f"sub sp, #{_FRAME_BYTES}"]
+        if self.sums:
+            lines += ["str r1, [sp, #48]", "mov r1, r2", "mov r2, r3",
+                      f"ldr r3, [sp, #{_FRAME_BYTES + 36}]"]  # fmt: skip
+        lines += ["stm sp, {r0-r3}", f"add.w r11, r1, #{4 * self.tile.header_words}",
+                  f"add.w r0, r11, #{4 * words}", "str r0, [sp, #24]"]  # fmt: skip
         if self.torn:
-            lines += ["ldr r0, [r11, #64]", "str r0, [sp, #28]", "11:"]
+            lines += [f"ldr r0, {self._at('groups')}", "str r0, [sp, #28]", "11:"]
         return [*lines, "movs r0, #0", "str r0, [sp, #16]"]
 
     def _group(self) -> list[str]:
@@ -103,20 +130,20 @@ class Columns:
                  "subs r0, r0, r4", "mla r1, r12, r5, r0", "ldr r2, [sp]",
                  "mla r8, r1, r6, r2"]  # fmt: skip
         if self.torn:
-            lines += ["ldr r1, [r11, #76]", "str r1, [sp, #44]"]
+            lines += [f"ldr r1, {self._at('per_row')}", "str r1, [sp, #44]"]
         return lines
 
     def _run(self) -> list[str]:
         """r3, r5, r4: words (bytes if ragged) before, in and behind the image; r9 rows."""
-        lines = ["ldr r9, [r11, #36]"]
+        lines = [f"ldr r9, {self._at('rows')}"]
         if self.torn:
             lines = ["str r0, [sp, #32]", "strd r8, r12, [sp, #36]", *lines]
         if not self.bordered:
             return lines
         if self.torn:
-            lines.append("ldr r5, [r11, #20]")
-        lines += ["ldrd r1, r2, [r11, #28]", "rsbs r3, r0, #0", "usat r3, #15, r3", "cmp r3, r1",
-                  "it gt", "movgt r3, r1", "adds r4, r0, r1", "subs r4, r4, r5",
+            lines.append(f"ldr r5, {self._at('width')}")
+        lines += [f"ldrd r1, r2, {self._at('taps')}", "rsbs r3, r0, #0", "usat r3, #15, r3",
+                  "cmp r3, r1", "it gt", "movgt r3, r1", "adds r4, r0, r1", "subs r4, r4, r5",
                   "usat r4, #15, r4", "subs r1, r1, r3", "cmp r4, r1", "it gt", "movgt r4, r1",
                   "subs r5, r1, r4", "muls r3, r2, r3", "muls r4, r2, r4",
                   "muls r5, r2, r5"]  # fmt: skip
@@ -126,7 +153,12 @@ class Columns:
     def _row(self) -> list[str]:
         if not self.bordered:
             return ["mov r0, r8", *self._words(), *self._widen()]
-        lines = ["ldrd r1, r2, [r11, #40]", "cmp r12, r1", "add.w r12, r12, r2", "bhs.w 12f"]
+        lines = [
+            f"ldrd r1, r2, {self._at('height')}",
+            "cmp r12, r1",
+            "add.w r12, r12, r2",
+            "bhs.w 12f",
+        ]
         if self.ragged:
             return [*lines, "mov r0, r8", "orrs.w r1, r3, r4", "beq.n 6f", *self._gather(), "6:",
                     *self._words(), *self._widen()]  # fmt: skip
@@ -135,14 +167,14 @@ class Columns:
                 "bl 13f"]  # fmt: skip
 
     def _words(self) -> list[str]:
-        return ["ldr r1, [r11, #88]", "add.w r1, r0, r1, lsl #2"]
+        return [f"ldr r1, {self._at('run_words')}", "add.w r1, r0, r1, lsl #2"]
 
     def _gather(self) -> list[str]:
         """The run with its border, in bytes, at the end of scratch; r0 becomes its start."""
-        return ["ldr r0, [sp, #8]", "ldr r2, [r11, #92]", "add r0, r2", "mov r10, r0",
-                "ldr r6, [r11, #52]", "mov r1, r3", "bl 14f", "mov r2, r8", "cbz r5, 16f",
-                "add.w r1, r2, r5", "15:", "ldrb lr, [r2], #1", "strb lr, [r0], #1", "cmp r2, r1",
-                "bne.n 15b", "16:", "mov r1, r4", "bl 14f", "mov r0, r10"]  # fmt: skip
+        return ["ldr r0, [sp, #8]", f"ldr r2, {self._at('column_bytes')}", "add r0, r2",
+                "mov r10, r0", f"ldr r6, {self._at('fill')}", "mov r1, r3", "bl 14f",
+                "mov r2, r8", "cbz r5, 16f", "add.w r1, r2, r5", "15:", "ldrb lr, [r2], #1",
+                "strb lr, [r0], #1", "cmp r2, r1", "bne.n 15b", "16:", "mov r1, r4", "bl 14f", "mov r0, r10"]  # fmt: skip
 
     def _widen(self) -> list[str]:
         """From r0 to r1 into the columns at r7."""
@@ -154,32 +186,49 @@ class Columns:
                 f"str r2, [r7, #{step}]", f"str lr, [r7], #{2 * step}"]  # fmt: skip
 
     def _row_end(self) -> list[str]:
-        lines = ["ldr r1, [r11, #48]", "add r8, r1", "subs.w r9, r9, #1", "bne.w 4b"]
+        lines = [f"ldr r1, {self._at('row_bytes')}", "add r8, r1", "subs.w r9, r9, #1", "bne.w 4b"]
         if self.torn:
             lines += ["ldr r1, [sp, #44]", "subs r1, #1", "beq.n 17f", "str r1, [sp, #44]",
-                      "ldrd r2, r3, [r11, #80]", "ldr r0, [sp, #32]", "ldrd r8, r12, [sp, #36]",
-                      "add r0, r2", "add r8, r3", "b.w 3b", "17:"]  # fmt: skip
+                      f"ldrd r2, r3, {self._at('column_step')}", "ldr r0, [sp, #32]",
+                      "ldrd r8, r12, [sp, #36]", "add r0, r2", "add r8, r3", "b.w 3b",
+                      "17:"]  # fmt: skip
         return lines
 
     def _pixel_end(self) -> list[str]:
-        return ["ldr r1, [r11, #56]", "subs r7, r7, r1", "ldrd r0, r9, [sp, #16]",
+        return [f"ldr r1, {self._at('rewind')}", "subs r7, r7, r1", "ldrd r0, r9, [sp, #16]",
                 "add.w r9, r9, #1", f"adds r0, #{self.tile.pixels}", "cmp r9, r0",
                 "bne.w 2b"]  # fmt: skip
 
     def _call(self) -> list[str]:
-        return ["ldr r0, [sp, #24]", "ldrd r3, r1, [sp, #4]", "ldrd r2, r5, [sp, #12]",
-                "ldr r4, [r3]", "mla r2, r4, r5, r2", f"bl {self.tile.symbol}",
-                "ldr r2, [r11, #60]", "cmp r5, r2", "beq.n 10f", f"adds r5, #{self.tile.pixels}",
-                "cmp r5, r2", "it gt", "movgt r5, r2", "str r5, [sp, #16]", "b.w 1b"]  # fmt: skip
+        where = ["ldrd r2, r5, [sp, #12]", "ldr r4, [r3]", "mla r2, r4, r5, r2"]
+        if self.sums:
+            where = [f"ldr r2, {self._at('results')}", "add r2, r1"]
+        lines = ["ldr r0, [sp, #24]", "ldrd r3, r1, [sp, #4]", *where, f"bl {self.tile.symbol}"]
+        if self.sums:
+            lines += self._add()
+        return [*lines, f"ldr r2, {self._at('last')}", "cmp r5, r2", "beq.n 10f",
+                f"adds r5, #{self.tile.pixels}", "cmp r5, r2", "it gt", "movgt r5, r2",
+                "str r5, [sp, #16]", "b.w 1b"]  # fmt: skip
+
+    def _add(self) -> list[str]:
+        """A group's results to the sums; what the last group repeats is left out."""
+        assert self.sums is not None
+        return ["ldrd r3, r1, [sp, #4]", f"ldr r0, {self._at('results')}", "add r0, r1",
+                "ldr r4, [r3]", "ldr r5, [sp, #16]", "muls r4, r5, r4",
+                f"add.w r2, r11, #{4 * len(self._fields)}", f"ldr r3, {self._at('last')}",
+                "cmp r5, r3", "bne.n 22f", f"ldr r3, {self._at('skipped_bytes')}", "add r0, r3",
+                "add r4, r3", f"adds r2, #{4 * SUM_WORDS}", "22:", "ldr r1, [sp, #48]",
+                "add r1, r4", "ldr r3, [sp, #12]", "add r3, r4",
+                f"bl {self.sums.symbol}"]  # fmt: skip
 
     def _end(self) -> list[str]:
         """After the last group of pixels, and with several groups of channels the next of them."""
         lines = []
         if self.torn:
             lines = ["str r0, [sp, #24]", "ldr r0, [sp, #28]", "subs r0, #1", "beq.n 18f",
-                     "str r0, [sp, #28]", "ldrd r0, r1, [r11, #68]", "ldr r2, [sp]", "add r2, r0",
-                     "str r2, [sp]", "ldr r2, [sp, #12]", "add r2, r1", "str r2, [sp, #12]",
-                     "b.w 11b", "18:"]  # fmt: skip
+                     "str r0, [sp, #28]", f"ldrd r0, r1, {self._at('group_inputs')}",
+                     "ldr r2, [sp]", "add r2, r0", "str r2, [sp]", "ldr r2, [sp, #12]",
+                     "add r2, r1", "str r2, [sp, #12]", "b.w 11b", "18:"]  # fmt: skip
         return [*lines, f"add sp, #{_FRAME_BYTES}", "pop {r4-r11, pc}"]
 
     def _fill(self) -> list[str]:
@@ -187,16 +236,13 @@ class Columns:
         if not self.bordered:
             return []
         step = 4 * self.tile.pixels
-        lines = ["12:", "ldr r1, [r11, #88]", "bl 13f", "b.w 9b", *self._fill_start(), "19:",
-                 f"str r2, [r7, #{step}]", f"str r2, [r7], #{2 * step}", "subs r1, #1",
-                 "bne.n 19b", "bx lr"]  # fmt: skip
+        lines = ["12:", f"ldr r1, {self._at('run_words')}", "bl 13f", "b.w 9b", "13:",
+                 f"ldr r2, {self._at('fill')}", "19:", f"str r2, [r7, #{step}]",
+                 f"str r2, [r7], #{2 * step}", "subs r1, #1", "bne.n 19b", "bx lr"]  # fmt: skip
         if self.ragged:
             lines += ["14:", "cbz r1, 21f", "20:", "strb r6, [r0], #1", "subs r1, #1", "bne.n 20b",
                       "21:", "bx lr"]  # fmt: skip
         return lines
-
-    def _fill_start(self) -> list[str]:
-        return ["13:", "ldr r2, [r11, #52]"]
 
     def header(self, kernel: Conv2D, runs: Runs) -> np.ndarray:
         """The words the routine reads, int32, in the order of their offsets."""
@@ -211,10 +257,24 @@ class Columns:
             window.output_size[1], window.strides[0], window.padding[0], window.strides[1],
             window.padding[1], width, channels, runs.taps, unit, window.size[0], height,
             window.dilation[0], window.dilation[0] * width * channels, fill, column_bytes - 4,
-            pixels - self.tile.pixels, groups, channels // groups, kernel.output_channels // groups,
-            runs.per_row, step, step * channels, runs.words, column_bytes,
+            pixels - self.tile.pixels, runs.words, column_bytes,
         ]  # fmt: skip
+        if self.torn:
+            words += [groups, channels // groups, kernel.output_channels // groups, runs.per_row,
+                      step, step * channels]  # fmt: skip
+        if self.sums:
+            repeated = -pixels % self.tile.pixels
+            words += [self.results_at(runs, kernel), repeated * kernel.output_channels]
         return np.array(words, np.int64).astype(np.uint32).view(np.int32)
+
+    def results_at(self, runs: Runs, kernel: Conv2D) -> int:
+        """Where in scratch a group's results lie, behind the columns and the gathered row."""
+        column_bytes = runs.quads(kernel) * self.tile.pixels * 8
+        return column_bytes + (4 * runs.words if self.ragged else 0)
+
+    def scratch_bytes(self, runs: Runs, kernel: Conv2D) -> int:
+        results = self.tile.pixels * kernel.output_channels if self.sums else 0
+        return self.results_at(runs, kernel) + results
 
     def work(self, kernel: Conv2D, runs: Runs) -> tuple[int, int]:
         """(instructions, cycles) of one layer without the tiles."""

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgecompress.lower.isa.dsp.add import add_routine, sum_parameters
 from edgecompress.lower.isa.dsp.columns import Columns, Runs, group_starts
-from edgecompress.lower.isa.dsp.tile import forms, tiles
+from edgecompress.lower.isa.dsp.tile import Tile, forms, tiles
 from edgecompress.lower.isa.interface import Cost, Implementation
+from edgecompress.lower.kernels.add import SingleRounding
 from edgecompress.lower.kernels.conv2d import Conv2D
+from edgecompress.lower.kernels.conv2d_add import Conv2DAdd
 
 if TYPE_CHECKING:
     from edgecompress.lower.program import Kernel
@@ -25,74 +28,112 @@ _MOST_COLUMNS = 1 << 15
 
 
 class Conv2DGenerator:
-    """`Conv2D` of batch 1, unless its requantization is not the rounding-once form."""
+    """`Conv2D` and `Conv2DAdd` of batch 1, unless they round LiteRT's way.
+
+    Refused besides: sums of a grouped convolution.
+    """
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
-        if not isinstance(kernel, Conv2D) or not _takes(kernel):
+        conv = kernel.conv if isinstance(kernel, Conv2DAdd) else kernel
+        if not isinstance(conv, Conv2D) or not _takes(conv):
+            return []
+        if isinstance(kernel, Conv2DAdd) and not _takes_sum(kernel):
             return []
         weights, bias, multiplier = constants[0], constants[1], constants[2]
-        runs = Runs.of(kernel)
-        packed = runs.pack(weights)
-        group = packed[: kernel.output_channels // kernel.groups]
-        offered = forms(kernel.requantize, packed, bias)
-        if len(group) % 2 and offered:
+        packed = Runs.of(conv).pack(weights)
+        offered = forms(conv.requantize, packed, bias)
+        if conv.output_channels // conv.groups % 2 and offered:
             offered = ["single"]
         return [
-            _implementation(columns, kernel, runs, (packed, bias, multiplier))
+            _implementation(columns, kernel, conv, (packed, bias, multiplier))
             for form in offered
-            for tile in tiles(form, kernel.requantize, int(np.prod(kernel.window.output_size)))
-            for columns in _columns(tile, kernel, runs)
+            for tile in tiles(form, conv.requantize, int(np.prod(conv.window.output_size)))
+            for columns in _columns(tile, conv, kernel)
         ]
 
 
-def _takes(kernel: Conv2D) -> bool:
-    batch, _, width, _ = kernel.window.input_shape
-    reach = kernel.window.size[1] * kernel.window.dilation[1] + sum(kernel.window.padding)
+def _takes(conv: Conv2D) -> bool:
+    batch, _, width, _ = conv.window.input_shape
+    reach = conv.window.size[1] * conv.window.dilation[1] + sum(conv.window.padding)
     return batch == 1 and width + reach < _MOST_COLUMNS
 
 
-def _columns(tile, kernel: Conv2D, runs: Runs) -> list[Columns]:
-    ragged = runs.tap_bytes * runs.taps % 4 != 0 or (
-        any(kernel.window.padding) and runs.tap_bytes % 4 != 0
+def _takes_sum(kernel: Conv2DAdd) -> bool:
+    rounding = kernel.add.rounding
+    return (
+        kernel.conv.groups == 1
+        and isinstance(rounding, SingleRounding)
+        and 1 <= rounding.shift <= 31
+        and int(np.prod(kernel.add.shape)) == int(np.prod(kernel.add.other_shape))
     )
-    unit = runs.words if ragged or not any(kernel.window.padding) else runs.tap_bytes // 4
-    bordered = any(kernel.window.padding)
-    torn = runs.per_row > 1 or kernel.groups > 1
-    return [
-        Columns(tile, unroll, bordered, torn, ragged and bordered)
-        for unroll in (1, 2, 4)
-        if unit % unroll == 0
-    ]
+
+
+def _columns(tile: Tile, conv: Conv2D, kernel: Conv2D | Conv2DAdd) -> list[Columns]:
+    """The drivers that can serve: one with borders also serves where there are none."""
+    runs = Runs.of(conv)
+    padded = any(conv.window.padding)
+    ragged = runs.tap_bytes * runs.taps % 4 != 0 or (padded and runs.tap_bytes % 4 != 0)
+    torn = runs.per_row > 1 or conv.groups > 1
+    sums = add_routine(kernel.add) if isinstance(kernel, Conv2DAdd) else None
+    found = []
+    for bordered in (True,) if padded else (False, True):
+        for unroll in (1, 2, 4):
+            unit = runs.tap_bytes // 4 if bordered and not ragged else runs.words
+            # without borders nothing is gathered, and a run may end within a word
+            if unit % unroll == 0 and (bordered or unit):
+                found.append(Columns(tile, unroll, bordered, torn, ragged and bordered, sums))
+    return found
 
 
 def _implementation(
-    columns: Columns, kernel: Conv2D, runs: Runs, arrays: tuple[np.ndarray, ...]
+    columns: Columns,
+    kernel: Conv2D | Conv2DAdd,
+    conv: Conv2D,
+    arrays: tuple[np.ndarray, ...],
 ) -> Implementation:
     packed, bias, multiplier = arrays
-    tile, quads, groups = columns.tile, runs.quads(kernel), kernel.groups
-    outputs = kernel.output_channels // groups
-    constant = np.concatenate(
-        [
-            tile.header(kernel.requantize, quads, outputs, kernel.output_channels),
-            columns.header(kernel, runs),
-            tile.stream(packed, bias, multiplier),
-        ]
-    )
-    starts = group_starts(int(np.prod(kernel.window.output_size)), tile.pixels)
-    own, inner = columns.work(kernel, runs), tile.work(quads, outputs)
-    calls = len(starts) * groups
+    runs, tile = Runs.of(conv), columns.tile
+    quads, outputs = runs.quads(conv), conv.output_channels // conv.groups
+    starts = group_starts(int(np.prod(conv.window.output_size)), tile.pixels)
+    stride = outputs if columns.sums else conv.output_channels
+    constant = [tile.header(conv.requantize, quads, outputs, stride), columns.header(conv, runs)]
+    own, inner = columns.work(conv, runs), tile.work(quads, outputs)
+    calls = len(starts) * conv.groups
+    cost = Cost(own[0] + calls * inner[0], own[1] + calls * inner[1], 0)
+    assembly = {columns.symbol: columns.text, tile.symbol: tile.text}
+    if columns.sums and isinstance(kernel, Conv2DAdd):
+        size = tile.pixels * outputs
+        fresh = size - (len(starts) * size - _elements(conv))
+        for elements in (size, fresh):
+            constant.append(
+                sum_parameters(
+                    kernel.add, elements, aligned=outputs % 4 == 0,
+                    swapped=kernel.conv_operand == 1,
+                )
+            )  # fmt: skip
+        each = columns.sums.cost(size)
+        cost = Cost(
+            cost.instructions + each.instructions * calls, cost.cycles + each.cycles * calls, 0
+        )
+        assembly[columns.sums.symbol] = columns.sums.text
+    constant.append(tile.stream(packed, bias, multiplier))
     return Implementation(
         symbol=columns.symbol,
-        constants=(constant,),
-        cost=Cost(own[0] + calls * inner[0], own[1] + calls * inner[1], 0),
+        constants=(np.concatenate(constant),),
+        cost=cost,
         description=(
             f"dsp conv, {tile.channels} channels x {tile.pixels} pixels x "
-            f"{4 * tile.unroll} inputs, {tile.form}"
+            f"{4 * tile.unroll} inputs, {tile.form}" + (", added" if columns.sums else "")
         ),
-        assembly={columns.symbol: columns.text, tile.symbol: tile.text},
-        scratch_bytes=8 * quads * tile.pixels + (4 * runs.words if columns.ragged else 0),
-        may_overlap_input=overlap_distance(kernel, starts, tile.pixels),
+        assembly=assembly,
+        scratch_bytes=columns.scratch_bytes(runs, conv),
+        may_overlap_input=overlap_distance(conv, starts, tile.pixels),
+        in_place_arguments=(1,) if columns.sums else (),
     )
+
+
+def _elements(conv: Conv2D) -> int:
+    return int(np.prod(conv.output_shape))
 
 
 def overlap_distance(kernel: Conv2D, starts: np.ndarray, size: int) -> int | None:

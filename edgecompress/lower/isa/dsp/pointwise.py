@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
-from edgecompress.lower.isa.dsp.tile import HEADER_WORDS, Tile, forms, tiles
+from edgecompress.lower.isa.dsp.tile import Tile, forms, tiles
 from edgecompress.lower.isa.interface import Cost, Implementation
 from edgecompress.lower.kernels.conv2d import Conv2D
 
@@ -63,7 +63,8 @@ class _Driver:
     def _prologue(self) -> list[str]:
         """r0 input, r1 constants, r2 columns, r3 output; then r5 to r8, r4 the group's pixel."""
         return ["push {r4-r11, lr}", "sub sp, #4", "mov r5, r0", "mov r6, r1", "mov r7, r2",
-                "mov r8, r3", f"add.w r9, r1, #{4 * HEADER_WORDS}", "movs r4, #0"]  # fmt: skip
+                "mov r8, r3", f"add.w r9, r1, #{4 * self.tile.header_words}",
+                "movs r4, #0"]  # fmt: skip
 
     def _group(self) -> list[str]:
         return ["ldm r9, {r0, r10, r11, r12}", "mla r0, r4, r11, r5", "mov r1, r7",

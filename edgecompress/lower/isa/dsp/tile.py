@@ -16,7 +16,7 @@ shift that is 8 larger and comes out the same.
 
     stream   for each channel or pair [initial sums] [weights] [multipliers]
     header   [output stride, column bytes, entry, channels, rounding, shift, rounding and shift of
-              256 * B, left shift, room above the bounds, high + 1]: the words of `header`
+              256 * B] and for left shifts and bounds [left shift, room above, high + 1]
 
 Sizes are data, so layers of one form share one routine; the number of inputs need not be a multiple
 of the unrolled loop, which is entered in the middle.
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from edgecompress.lower.kernels.requant import Requantize
 
 Form = Literal["pairs", "plain", "single"]
-HEADER_WORDS = 11
 MOST_PIXELS = 3
 
 _PAIR_LIMIT = 1 << 23
@@ -67,6 +66,10 @@ class Tile:
     @property
     def channels(self) -> int:
         return 1 if self.form == "single" else 2
+
+    @property
+    def header_words(self) -> int:
+        return 11 if self.left or self.clamp else 8
 
     @property
     def text(self) -> str:
@@ -221,7 +224,7 @@ class Tile:
                 requantize.left_shift, room, requantize.high + 1,
             ],
             np.int64,
-        ).astype(np.int32)  # fmt: skip
+        ).astype(np.int32)[: self.header_words]  # fmt: skip
 
     def stream(self, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
         """Weights as they are read, int32.
