@@ -96,7 +96,8 @@ def test_defaults_of_infer_are_one_and_ten(port: Port) -> None:
 
 
 REFUSED = [
-    "frobnicate", "nam", "names", "edge inf", "edge infos", "db", "db load", "db load 0", "db load 33", "db load -1", "db load 9999999999",
+    "frobnicate", "nam", "names", "edge inf", "edge infos", "db", "db load",
+    "db load 0", "db load 33", "db load -1", "db load 9999999999",
     "db load 1x", "db 00", "infer 0", "infer x", "infer 1 x", "infer 4294967297", "edge",
     "edge frobnicate", "edge step", "edge step 2", "edge step -1", "edge step 0", "edge crc",
     "edge crc 0", "edge crc 0 1", "edge crc 0 1 flash", "edge crc 0 33 in", "edge crc 33 0 in",
