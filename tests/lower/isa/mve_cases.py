@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from edgecompress.lower.kernels.add import Add, single_rounding
+from edgecompress.lower.kernels.average_pool2d import AveragePool2d
 from edgecompress.lower.kernels.conv2d import Conv2D, Window
+from edgecompress.lower.kernels.conv2d_add import Conv2DAdd
 from edgecompress.lower.kernels.dense import Dense
 from edgecompress.lower.kernels.depthwise_conv2d import DepthwiseConv2D
+from edgecompress.lower.kernels.max_pool2d import MaxPool2d
+from edgecompress.lower.kernels.mean import Mean
+from edgecompress.lower.kernels.pooling import Window as PoolWindow
 from edgecompress.lower.kernels.requant import Requantize, make_requantize
 
 Case = tuple[Any, list[np.ndarray], list[np.ndarray]]  # kernel, activations, constants
@@ -103,3 +109,75 @@ def depthwise_cases(draw: Any) -> Case:
     weights = values(generator, draw, (*window.size, channels * multiplier), -127)
     x = values(generator, draw, window.input_shape)
     return kernel, [x], [weights, _bias(generator, channels * multiplier), *tables]
+
+
+@st.composite
+def additions(draw: Any, shape: tuple[int, ...]) -> Add:
+    scales = draw(st.tuples(*[st.sampled_from([0.003, 0.02, 0.11])] * 3))
+    zero_points = draw(st.tuples(*[st.sampled_from([-128, -3, 0, 127])] * 3))
+    low, high = draw(st.sampled_from([(-128, 127), (-128, 127), (-20, 90), (5, 5)]))
+    return Add(shape, shape, single_rounding(scales, zero_points), low, high)
+
+
+@st.composite
+def addition_cases(draw: Any) -> Case:
+    generator = generators(draw)
+    shape = draw(st.sampled_from([(1, 1), (1, 2, 2, 3), (1, 4, 4, 4), (1, 37), (1, 3, 5, 16)]))
+    operands = [values(generator, draw, shape) for _ in range(2)]
+    return draw(additions(shape)), operands, []
+
+
+@st.composite
+def conv2d_add_cases(draw: Any) -> Case:
+    conv, activations, constants = draw(conv2d_cases())
+    kernel = Conv2DAdd(conv, draw(additions(conv.output_shape)), draw(st.integers(0, 1)))
+    other = values(generators(draw), draw, conv.output_shape)
+    return kernel, [*activations, other], constants
+
+
+@st.composite
+def pool_windows(draw: Any) -> PoolWindow:
+    channels = draw(st.sampled_from([1, 3, 4, 7, 16, 18, 33]))
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = (0, 0, 0, 0)
+    if draw(st.booleans()):
+        # less than the window, so that none lies outside the image
+        sides = [st.integers(0, kernel[axis] - 1) for axis in (0, 1, 0, 1)]
+        padding = draw(st.tuples(*sides))
+    extents = [
+        draw(st.integers(max(1, kernel[axis] - padding[axis] - padding[axis + 2]), 9))
+        for axis in (0, 1)
+    ]
+    return PoolWindow((1, *extents, channels), kernel, strides, padding)
+
+
+@st.composite
+def pool_cases(draw: Any) -> Case:
+    generator = generators(draw)
+    window = draw(pool_windows())
+    x = values(generator, draw, window.input_shape)
+    low, high = draw(st.sampled_from([(-128, 127), (-128, 127), (-20, 90)]))
+    kind = draw(st.sampled_from(["maximum", "divide", "requantize", "mean"]))
+    if kind == "maximum":
+        return MaxPool2d(window, low, high), [x], []
+    if kind == "mean":
+        shape, axes, output = draw(
+            st.sampled_from(
+                [
+                    ((1, 4, 5, 7), (1, 2), (1, 7)),
+                    ((1, 4, 5, 7), (1, 2), (1, 1, 1, 7)),
+                    ((1, 6, 2, 3), (1,), (1, 2, 3)),
+                    ((1, 9, 17), (1,), (1, 17)),
+                ]
+            )
+        )
+        requantize, tables = requantizations(generator, draw, 1)
+        kernel = Mean(shape, axes, output, draw(st.sampled_from([-128, 3])), requantize)
+        return kernel, [values(generator, draw, shape)], list(tables)
+    include, zero_point = draw(st.booleans()), draw(st.sampled_from([-128, 0, 9]))
+    if kind == "divide":
+        return AveragePool2d(window, include, zero_point, low, high), [x], []
+    requantize, tables = requantizations(generator, draw, window.size + 1)
+    kernel = AveragePool2d(window, include, zero_point, low, high, requantize)
+    return kernel, [x], list(tables)
