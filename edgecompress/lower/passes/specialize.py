@@ -9,6 +9,9 @@ Routines are shared between layers, so the choice is joint: every layer first ta
 offer, then whole routines are dropped where doing without them costs less than their bytes are
 worth. Example: five layers want tiles of 2 x 4 pixels and one, for 0.01 % of the program's cycles,
 2 x 3; that one takes 2 x 4 as well and 600 bytes of flash are saved.
+
+Scratch counts where the arena is fullest: there, offers with less of it are tried in turn, and
+taken if the arena shrinks by more than the time lost is worth.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from edgecompress.errors import BuildFailed
 from edgecompress.lower.isa import generators_for
 from edgecompress.lower.isa.interface import Generator, Implementation
 from edgecompress.lower.memory.arena import place
+from edgecompress.lower.memory.lifetimes import arena_buffers, peak_live
+from edgecompress.lower.memory.overlap import allowances
 from edgecompress.lower.program import Argument, Buffer, Overlap, Program, Step
 from edgecompress.target.schema import DeviceProfile
 
@@ -32,6 +37,8 @@ Optimize = Literal["size", "speed", "balanced"]
 # What a byte of flash is worth, as a share of the program's cycles. Balanced: a routine of 500
 # bytes stays when it saves half a percent. Size: it stays when it saves a third of them.
 _BYTE_WORTH = {"speed": 0.0, "balanced": 1e-5, "size": 7e-4}
+# The same for RAM, of which microcontrollers have a quarter: balanced, 1 KiB is worth 4 %.
+_RAM_WORTH = {name: 4 * worth for name, worth in _BYTE_WORTH.items()}
 
 
 def specialize(
@@ -48,7 +55,7 @@ def specialize(
     """
     generators = generators_for(profile.core)
     offers = [_offers(program, step, generators) for step in program.steps]
-    return install(program, choose(offers, optimize))
+    return install(program, relieve(program, offers, choose(offers, optimize), optimize))
 
 
 def choose(
@@ -72,16 +79,53 @@ def choose(
     return best
 
 
+def relieve(
+    program: Program,
+    offers: Sequence[Sequence[Implementation]],
+    chosen: Sequence[Implementation | None],
+    optimize: Optimize = "balanced",
+) -> list[Implementation | None]:
+    """`chosen` with less scratch at the steps that decide the arena's size, where that pays."""
+    total = sum(item.cost.cycles for item in chosen if item is not None)
+    flash_worth, ram_worth = _BYTE_WORTH[optimize] * total, _RAM_WORTH[optimize] * total
+    best = trial = list(chosen)
+    best_cost: float | None = None
+    while True:
+        step, live = _peak(_assembled(program, trial))
+        cost = _cost(trial, flash_worth) + ram_worth * live
+        if best_cost is None or cost < best_cost:
+            best, best_cost = trial, cost
+        taken = trial[step] if step >= 0 else None
+        if taken is None or ram_worth == 0:
+            return best
+        smaller = [given for given in offers[step] if given.scratch_bytes < taken.scratch_bytes]
+        if not smaller:
+            return best
+        trial = [*trial[:step], min(smaller, key=_speed), *trial[step + 1 :]]
+
+
+def _peak(program: Program) -> tuple[int, int]:
+    """The step at which most bytes are live, and how many."""
+    buffers = arena_buffers(program)
+    lifetimes = [(item.size_bytes, item.first_step, item.last_step) for item in buffers]
+    step, live = peak_live(lifetimes, allowances(program, buffers))
+    return min(step, len(program.steps) - 1), live
+
+
 def install(program: Program, chosen: Sequence[Implementation | None]) -> Program:
     """`program` with the chosen implementations in place of its TIR kernels, and placed.
 
     Raises:
         BuildFailed: see `specialize`.
     """
+    return place(_assembled(program, chosen))
+
+
+def _assembled(program: Program, chosen: Sequence[Implementation | None]) -> Program:
     building = _Building(program)
     for step, implementation in zip(program.steps, chosen, strict=True):
         building.add(step, implementation)
-    return place(building.program())
+    return building.program()
 
 
 def _offers(program: Program, step: Step, generators: Sequence[Generator]) -> list[Implementation]:
