@@ -6,6 +6,7 @@ from edgecompress.lower.isa.dsp.add import AddGenerator
 from edgecompress.lower.isa.dsp.conv2d import Conv2DGenerator
 from edgecompress.lower.isa.dsp.dense import DenseGenerator
 from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
+from edgecompress.lower.isa.dsp.first_layer import FirstLayerGenerator
 from edgecompress.lower.isa.dsp.lookup import LookupGenerator
 from edgecompress.lower.isa.dsp.pooling import PoolGenerator
 from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
@@ -13,6 +14,7 @@ from edgecompress.lower.isa.interface import Generator
 
 GENERATORS: tuple[Generator, ...] = (
     Conv2DGenerator(),
+    FirstLayerGenerator(),
     PointwiseGenerator(),
     DenseGenerator(),
     DepthwiseGenerator(),

@@ -24,6 +24,11 @@ class Text:
         self._blocks: list[tuple[int, list[str]]] = [(1, [])]
         self._labels = 0
 
+    @property
+    def times(self) -> int:
+        """How often what is emitted now runs."""
+        return self._blocks[-1][0]
+
     def emit(self, *lines: str) -> None:
         self._blocks[-1][1].extend(lines)
 
@@ -35,7 +40,7 @@ class Text:
     @contextmanager
     def running(self, times: int) -> Iterator[None]:
         """What is emitted inside runs `times` times; the caller writes label and branch."""
-        before = self._blocks[-1][0]
+        before = self.times
         self._blocks.append((times, []))
         yield
         self._blocks.append((before, []))
@@ -57,11 +62,11 @@ class Text:
         return routine(symbol, [line for _, lines in self._blocks for line in lines])
 
     def cost(self) -> Cost:
-        """Of one call: `code_bytes` counts every instruction as a wide one."""
+        """Of one call; the text counts as shared, so `code_bytes` is 0."""
         return Cost(
             instructions=sum(times * instruction_count(lines) for times, lines in self._blocks),
             cycles=sum(times * cycles(lines) for times, lines in self._blocks),
-            code_bytes=4 * sum(instruction_count(lines) for _, lines in self._blocks),
+            code_bytes=0,
         )
 
 
