@@ -14,6 +14,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgecompress.lower.pipeline import lower
+from edgecompress.model.load import load_source
+from edgecompress.target import load_target
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "bench" / "mcu.py"
 ISSUE_FIELDS = {
     "model", "core", "instructions", "words", "macs", "flash_bytes", "weights_bytes", "ram_bytes",
@@ -90,6 +94,13 @@ def test_a_models_rows_are_exact_and_deterministic(
         assert row["rivals"] == []
     again = mcu.bench([model], ["m3"], jobs=1)
     assert [{**row, "rivals": []} for row in again] == rows[1:]
+
+
+def test_convolutions_fused_with_their_additions_count(mcu: ModuleType, shared_data: Path) -> None:
+    source = load_source(str(shared_data / "mlperf_tiny" / "ic_int8.tflite"))
+    program = lower(source.tflite, name="ic", profile=load_target("cortex-m7"))
+    assert {"conv2d", "conv2d_add", "dense"} <= {step.op for step in program.steps}
+    assert mcu.weighted_macs(program) == 12_501_632
 
 
 def test_recorded_figures_are_of_the_same_file_only(mcu: ModuleType) -> None:

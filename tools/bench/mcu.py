@@ -18,10 +18,13 @@ import tempfile
 import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecompress.errors import BadInput, EdgeCompressError
 from edgecompress.target import DeviceProfile, load_target
+
+if TYPE_CHECKING:
+    from edgecompress.lower.program import Program
 
 LEGEND = """\
 instructions  executed from entering the model to its return, exact
@@ -32,7 +35,7 @@ RAM           arena, scratch, static data, I/O outside the arena, stack high-wat
 exact         numpy twin = host build = device, bit for bit, every layer
 fallback      layers on generic TIR kernels: no generator of this core took them"""
 
-_WEIGHTED = ("conv2d", "depthwise_conv2d", "dense", "matmul")
+_WEIGHTED = ("conv2d", "conv2d_add", "depthwise_conv2d", "dense", "matmul")
 _RIVALS = Path(__file__).with_name("mcu_rivals.toml")
 _COMPARED = ("instructions", "words", "m4_cycles", "flash_bytes", "ram_bytes")
 
@@ -76,7 +79,7 @@ def measure(model: str, target: str) -> dict[str, Any]:
         "core": profile.core.name,
         "instructions": measured.instructions if work is None else work.instructions,
         "words": None if work is None else work.words,
-        "macs": sum(step.macs for step in deployed.program.steps if step.op in _WEIGHTED),
+        "macs": weighted_macs(deployed.program),
         "m4_cycles": None if work is None else work.cycles["cortex-m4"][0],
         "cycles": None if measured.cycles is None else measured.cycles.model_dump(),
         "flash_bytes": deployed.size.flash_bytes - flash["vectors"] - port_bytes,
@@ -88,6 +91,11 @@ def measure(model: str, target: str) -> dict[str, Any]:
         "fallback_layers": fallback_layers(deployed.manifest.layers),
         "model_hash": source.hash,
     }
+
+
+def weighted_macs(program: Program) -> int:
+    """Multiply-accumulates with weights; those of means and poolings are no part of a model's."""
+    return sum(step.macs for step in program.steps if step.op in _WEIGHTED)
 
 
 def fallback_layers(layers: tuple[Any, ...]) -> list[str]:
