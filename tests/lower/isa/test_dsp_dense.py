@@ -43,12 +43,12 @@ def layer(
     return Dense((rows, inputs), outputs, requantize), (weights, bias, *tables)
 
 
-def samples(inputs: int, seed: int) -> list[np.ndarray]:
+def samples(shape: tuple[int, ...], seed: int) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     return [
-        random.integers(-128, 128, (1, inputs)).astype(np.int8),
-        np.full((1, inputs), -128, np.int8),
-        random.choice(np.array([-128, 127], np.int8), (1, inputs)),
+        random.integers(-128, 128, shape).astype(np.int8),
+        np.full(shape, -128, np.int8),
+        random.choice(np.array([-128, 127], np.int8), shape),
     ]
 
 
@@ -57,22 +57,22 @@ def check(kernel: Dense, constants: tuple[np.ndarray, ...], core: str, count: in
     offers = DenseGenerator().implement(kernel, constants)
     board = Board(offers, core)
     for index, offer in enumerate(offers):
-        for x in samples(kernel.input_shape[-1], index)[:count]:
+        for x in samples(kernel.input_shape, index)[:count]:
             outcome = board.run(index, [x], kernel.output_shape)
             expected = kernel.reference(x, *constants)
             np.testing.assert_array_equal(outcome.output, expected, err_msg=offer.symbol)
             assert outcome.instructions == offer.cost.instructions, offer.symbol
         if offer.may_overlap_input is not None:
-            x = samples(kernel.input_shape[-1], index)[0]
+            x = samples(kernel.input_shape, index)[0]
             outcome = board.run(index, [x], kernel.output_shape, overlap=0)
             np.testing.assert_array_equal(outcome.output, kernel.reference(x, *constants))
     return {offer.symbol for offer in offers}
 
 
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("inputs", [1, 4, 7, 8, 12, 20, 36, 64, 129])
+@pytest.mark.parametrize("inputs", [1, 4, 7, 12, 32, 129])
 def test_sizes(core, inputs):
-    for outputs in (1, 3, 4, 6, 10):
+    for outputs in (1, 4, 10):
         wide = layer(inputs, outputs, bias_limit=4_000_000)
         found = check(*wide, core) | check(*layer(inputs, outputs, uniform=True), core)
         assert outputs < 10 or "dense_stream_2" in found
@@ -121,19 +121,30 @@ def test_pairs_need_16_bits():
     "arguments", [{"form": "double"}, {"form": "single"}, {"rows": 2}], ids=str
 )
 def test_refuses(arguments):
-    assert DenseGenerator().implement(*layer(8, 8, **arguments)) == []
+    assert DenseGenerator().implement(*layer(9, 8, **arguments)) == []
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_rows(core):
+    for inputs, outputs in ((12, 8), (8, 11), (36, 3)):
+        found = check(*layer(inputs, outputs, rows=3, bias_limit=200_000), core, count=2)
+        assert found == {f"dense_pairs_{unroll}_rows" for unroll in (1, 2, 4)}
+        assert check(*layer(inputs, outputs, rows=2, low=-30, uniform=True), core)
+    kernel, (weights, bias, table) = layer(16, 5, rows=2)
+    weights[0], weights[1] = -1, -128
+    assert check(kernel, (weights, bias, table), core) == {"dense_plain_4_narrow_rows"}
 
 
 def test_weights_do_not_grow():
     kernel, constants = layer(640, 128)
     for offer in DenseGenerator().implement(kernel, constants):
         grown = sum(array.nbytes for array in offer.constants) - sum(a.nbytes for a in constants)
-        assert grown == 40 - 2 * 128
+        assert grown == 44 - 2 * 128
     kernel, constants = layer(640, 128, uniform=True, input_zero_point=-128)
     for offer in DenseGenerator().implement(kernel, constants):
         grown = sum(array.nbytes for array in offer.constants) - sum(a.nbytes for a in constants)
-        assert grown == 40 - 6 * 128
-        assert offer.cost.instructions < 1.05 * kernel.macs
+        assert grown == 44 - 6 * 128
+        assert offer.cost.instructions < (1.1 if "stream" in offer.symbol else 1.0) * kernel.macs
 
 
 def test_layers_share_their_routine():
@@ -142,7 +153,7 @@ def test_layers_share_their_routine():
     board = Board([first, second])
     for index, sizes in enumerate(((640, 128), (8, 12))):
         kernel, constants = layer(*sizes, zero_point=7 if index else -5)
-        x = samples(sizes[0], 3)[2]
+        x = samples((1, sizes[0]), 3)[2]
         outcome = board.run(index, [x], kernel.output_shape)
         np.testing.assert_array_equal(outcome.output, kernel.reference(x, *constants))
 

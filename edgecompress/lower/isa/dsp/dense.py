@@ -1,4 +1,4 @@
-"""Fully connected layers of one input row for Thumb-2 with DSP: four outputs at a time.
+"""Fully connected layers for Thumb-2 with DSP: four outputs of one input row at a time.
 
 Two channels A and B share a 16-bit half word 256 * B + A. One SMLAD of two such halves sums
 256 * B + A over two inputs, SXTB16 leaves A alone for a second SMLAD, and at the end
@@ -17,7 +17,8 @@ smallest.) One multiplier for all outputs stands in the header.
 
 All sizes are in the constants, so every layer of a form shares one routine of about 700 bytes:
 
-    [words of input, outputs, rounding, shift, entry, left shift, low, high, multiplier, centre]
+    [words of input, outputs, rounding, shift, entry, left shift, low, high, multiplier,
+     rows, centre]
     then for each four outputs [4 biases] [weights] [4 multipliers, unless all are equal]
 """
 
@@ -39,8 +40,9 @@ Form = Literal["pairs", "stream", "plain"]
 _MOST_INPUTS = 1 << 16
 _PAIR_LIMIT = 1 << 23
 # stack: 0 inputs, 4 their end, 8 entry, 12 output, 16 last whole store, 20 rounding, 24 shift,
-# 28 left shift, 32 low, 36 high, 40 multiplier
-_FRAME_BYTES = 44
+# 28 left shift, 32 low, 36 high, 40 multiplier, 44 rows left, 48 next row, 52 first group
+_FRAME_BYTES = 56
+_HEADER_WORDS = 11
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class _Routine:
     Attributes:
         narrow: biases of 16 bits.
         uniform: one multiplier for all outputs.
+        rows: more than one row of inputs.
     """
 
     form: Form
@@ -58,10 +61,11 @@ class _Routine:
     clamp: bool = False
     narrow: bool = False
     uniform: bool = False
+    rows: bool = False
 
     @property
     def symbol(self) -> str:
-        flags = ("left", "clamp", "narrow", "uniform")
+        flags = ("left", "clamp", "narrow", "uniform", "rows")
         chosen = [flag for flag in flags if getattr(self, flag)]
         return "_".join(["dense", self.form, str(self.unroll), *chosen])
 
@@ -76,7 +80,8 @@ class _Routine:
         lines = [*self.prologue(), *self.widen(), *self.setup(), "4:", *group, ".balign 4", "5:"]
         for number in range(self.unroll if self.form != "plain" else 0):
             lines += self.half(number)
-        lines += ["6:", *units, *self.loop_end(), *epilogue, *self.tail(), *self.end()]
+        lines += ["6:", *units, *self.loop_end(), *epilogue, *self.tail(), "9:", *self.row_end()]
+        lines += [*self.next_row(), *self.end()]
         return routine(self.symbol, lines)
 
     def prologue(self) -> list[str]:
@@ -97,8 +102,9 @@ class _Routine:
             "adr r9, 5f",
             "add r8, r9",
             "str r8, [sp, #8]",
-            "ldmia lr!, {r6, r10}",
-            "str r6, [sp, #40]",
+            "ldmia lr!, {r6, r7, r10}",
+            "strd r6, r7, [sp, #40]",
+            *(["str lr, [sp, #52]"] if self.rows else []),
         ]
 
     def widen(self) -> list[str]:
@@ -111,7 +117,7 @@ class _Routine:
     def setup(self) -> list[str]:
         if self.form == "stream":
             return ["add.w r2, r0, r4, lsl #2", "str r2, [sp, #4]"]
-        return ["str r2, [sp, #4]"]
+        return ["str r2, [sp, #4]", *(["str r0, [sp, #48]"] if self.rows else [])]
 
     def group_start(self) -> list[str]:
         if not self.narrow:
@@ -194,11 +200,29 @@ class _Routine:
 
     def tail(self) -> list[str]:
         first = self._channels[0]
-        return ["b 9f", "7:", "adds r1, #4", "8:", f"strb {first}, [r0], #1",
-                f"lsrs {first}, {first}, #8", "cmp r0, r1", "bne 8b"]  # fmt: skip
+        lines = ["b 9f", "7:", "adds r1, #4", "8:", f"strb {first}, [r0], #1",
+                 f"lsrs {first}, {first}, #8", "cmp r0, r1", "bne 8b"]  # fmt: skip
+        return [*lines, *(["str r0, [sp, #12]"] if self.rows else [])]
+
+    def row_end(self) -> list[str]:
+        if not self.rows:
+            return []
+        return ["ldr r0, [sp, #44]", "subs r0, #1", "beq 3f"]
+
+    def next_row(self) -> list[str]:
+        """The registers as the first row found them; the last whole store one row on."""
+        if not self.rows:
+            return []
+        header = -4 * _HEADER_WORDS
+        return [
+            "str r0, [sp, #44]", "ldr lr, [sp, #52]", "ldr r1, [sp, #16]",
+            f"ldr r3, [lr, #{header + 4}]", "add r1, r3", "str r1, [sp, #16]",
+            f"ldr r4, [lr, #{header}]", "ldr r10, [lr, #-4]", "ldr r0, [sp, #48]", "ldr r2, [sp]",
+            "b.w 1b",
+        ]  # fmt: skip
 
     def end(self) -> list[str]:
-        return ["9:", f"add sp, #{_FRAME_BYTES}", "pop {r4-r11, pc}"]
+        return ["3:", f"add sp, #{_FRAME_BYTES}", "pop {r4-r11, pc}"]
 
     def entry(self, words: int) -> int:
         """Where the first pass enters, in bytes from the halves' table; odd as Thumb wants it."""
@@ -209,27 +233,29 @@ class _Routine:
         table = 8 * self.unroll if self.form != "plain" else 0
         return table + 4 * instruction_count(self.unit(0)) * first + 1
 
-    def cost(self, words: int, outputs: int) -> Cost:
+    def cost(self, words: int, outputs: int, rows: int) -> Cost:
         groups, units = -(-outputs // 4), -(-words // self.words_per_unit)
         passes = -(-units // self.unroll)
         unit = self.unit(0)
-        often = [
-            (1, self.prologue() + self.setup() + self.end()),
+        a_row = [
+            (1, self.setup() + self.row_end()),
             (words, self.widen()),
             (groups, self.group_start() + self.epilogue()),
             (groups * units, unit),
             (groups * passes, self.loop_end()),
         ]
-        half = units * self.words_per_unit - words
-        if half:
-            often += [(groups, self.half(0)), (-groups, unit[: unit.index("10:")])]
+        if units * self.words_per_unit > words:
+            a_row += [(groups, self.half(0)), (-groups, unit[: unit.index("10:")])]
         rest = outputs % 4
-        branch = ["b 9f"]
         if rest:
-            often += [(1, ["adds r1, #4"]), (rest, self.tail()[4:])]
-            often.append((-1, self.epilogue()[-3:]))
+            tail = self.tail()
+            loop = tail.index("8:")
+            a_row += [(1, [*tail[1:loop], *tail[loop + 5 :]]), (rest, tail[loop : loop + 5])]
+            a_row.append((-1, self.epilogue()[-3:]))
         else:
-            often.append((1, branch))
+            a_row.append((1, ["b 9f"]))
+        often = [(rows * times, lines) for times, lines in a_row]
+        often += [(1, self.prologue() + self.end()), (rows - 1, self.next_row())]
         return Cost(
             instructions=sum(times * instruction_count(lines) for times, lines in often),
             cycles=sum(times * cycles(lines) for times, lines in often),
@@ -239,18 +265,25 @@ class _Routine:
 
 @dataclass(frozen=True)
 class DenseGenerator:
-    """`Dense` of one row. Refuses requantizations other than "smmla", and empty layers."""
+    """`Dense`. Refuses requantizations other than "smmla".
+
+    Of several rows it takes those whose inputs are a multiple of 4 only.
+    """
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
         if not isinstance(kernel, Dense) or kernel.requantize.form != "smmla":
             return []
         inputs = kernel.input_shape[-1]
         rows = int(np.prod(kernel.input_shape[:-1]))
-        if rows != 1 or not 0 < inputs <= _MOST_INPUTS or kernel.output_channels < 1:
+        if not 0 < inputs <= _MOST_INPUTS or min(kernel.output_channels, rows) < 1:
+            return []
+        if rows > 1 and inputs % 4:
             return []
         layer = _Layer(kernel, *constants)
         if fits_pairs(layer.weights, layer.bias):
-            tilings = (("pairs", 4), ("stream", 4), ("pairs", 2), ("stream", 2))
+            tilings = [("pairs", 4), ("pairs", 2), ("pairs", 1)]
+            if rows == 1:
+                tilings += [("stream", 4), ("stream", 2), ("stream", 1)]
             return [_implementation(layer, form, unroll) for form, unroll in tilings]
         return [_implementation(layer, "plain", 4)]
 
@@ -261,6 +294,10 @@ class _Layer:
     weights: np.ndarray
     bias: np.ndarray
     multipliers: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        return int(np.prod(self.kernel.input_shape[:-1]))
 
     @property
     def uniform(self) -> bool:
@@ -301,19 +338,21 @@ def _implementation(layer: _Layer, form: Form, unroll: int) -> Implementation:
         clamp=requantize.low > -128 or requantize.high < 127,
         narrow=bool((np.abs(bias) < 1 << 15).all()),
         uniform=layer.uniform,
+        rows=layer.rows > 1,
     )
     words = -(-kernel.input_shape[-1] // 4)
+    spreads = code.rows and kernel.output_channels > kernel.input_shape[-1]
     header = _header(code, layer, words, centre)
     packed = np.concatenate([header, _stream(code, layer, words, bias)])
     return Implementation(
         symbol=code.symbol,
         constants=(packed,),
-        cost=code.cost(words, kernel.output_channels),
+        cost=code.cost(words, kernel.output_channels, layer.rows),
         description=f"dsp dense, 4 outputs x {4 * code.words_per_unit * unroll} inputs, {form}",
         assembly={code.symbol: code.text},
         scratch_bytes=0 if form == "stream" else 8 * words,
-        # the inputs are widened before the first output is written
-        may_overlap_input=None if form == "stream" else 0,
+        # a row's inputs are widened before its first output is written
+        may_overlap_input=None if form == "stream" or spreads else 0,
     )
 
 
@@ -324,7 +363,8 @@ def _header(code: _Routine, layer: _Layer, words: int, centre: int) -> np.ndarra
     low, high = ((bound & 0xFF) * 0x01010101 for bound in (requantize.low, requantize.high))
     fields = [
         words, layer.kernel.output_channels, rounding, shift, code.entry(words),
-        requantize.left_shift, low, high, int(layer.multipliers[0]), (-centre & 0xFFFF) * 0x10001,
+        requantize.left_shift, low, high, int(layer.multipliers[0]), layer.rows,
+        (-centre & 0xFFFF) * 0x10001,
     ]  # fmt: skip
     return _words(np.array(fields))
 
