@@ -14,11 +14,9 @@ import numpy as np
 from edgecompress.lower.isa.interface import Cost, Implementation
 from edgecompress.lower.isa.mve.gather import (
     CONV2D,
-    POINTWISE,
+    convolution,
     convolution_words,
     gather_instructions,
-    pointwise_instructions,
-    routines,
 )
 from edgecompress.lower.isa.mve.packing import (
     BLOCK,
@@ -29,13 +27,13 @@ from edgecompress.lower.isa.mve.packing import (
     pack,
     requantize_words,
 )
-from edgecompress.lower.isa.mve.rows import (
-    ADDED,
-    ROWS1,
-    ROWS2,
-    rows1_instructions,
-    rows2_instructions,
+from edgecompress.lower.isa.mve.pointwise import (
+    POINTWISE,
+    RAGGED,
+    pointwise,
+    pointwise_instructions,
 )
+from edgecompress.lower.isa.mve.rows import Variant
 from edgecompress.lower.kernels.add import Add, SingleRounding
 from edgecompress.lower.kernels.conv2d import Conv2D, Window
 from edgecompress.lower.kernels.conv2d_add import Conv2DAdd
@@ -113,8 +111,7 @@ class _Layer:
     @property
     def is_pointwise(self) -> bool:
         """Pixels can be read where they lie."""
-        whole = self.window.size == (1, 1) and not any(self.window.padding)
-        return whole and self.weights.shape[3] % BLOCK == 0
+        return self.window.size == (1, 1) and not any(self.window.padding)
 
     @property
     def pixels(self) -> int:
@@ -125,16 +122,19 @@ class _Layer:
         rows, columns = self.window.output_size
         column_bytes = self.window.strides[1] * inputs
         row_bytes = self.window.strides[0] * self.window.input_shape[2] * inputs
-        own = [self.pixels, columns, column_bytes, row_bytes]
+        row = -(-inputs // BLOCK) * BLOCK
+        beyond = int(np.prod(self.window.input_shape)) - row
+        own = [self.pixels, columns, column_bytes, row_bytes, inputs, beyond]
+        symbol = POINTWISE if row == inputs else RAGGED
         # two pixels' inputs are read again for every group of channels, while outputs are written
         first = np.arange(rows)[:, None] * row_bytes + np.arange(columns) * column_bytes
         first = first.reshape(-1)[::2]
         written = np.minimum(2 * np.arange(first.size) + 2, self.pixels) * channels
         distance = int((first - written).min())
         ordered = self.weights.reshape(channels, inputs)
-        return self._implementation(
-            POINTWISE, ordered, own, pointwise_instructions(), 0, min(distance, -1)
-        )
+        around = pointwise_instructions(symbol)
+        scratch_bytes = 0 if symbol == POINTWISE else 2 * row
+        return self._implementation(symbol, ordered, own, around, scratch_bytes, distance)
 
     def gathered(self) -> Implementation:
         channels, kernel_rows, kernel_columns, inputs = self.weights.shape
@@ -182,24 +182,22 @@ class _Layer:
         """`around`: instructions of the outer loop for two pixels."""
         channels, inputs = ordered.shape
         blocks, groups = -(-inputs // BLOCK), -(-channels // GROUP)
-        added = bool(self.last)
+        variant = Variant(added=bool(self.last), lifted=self.requantize.left_shift > 0)
         pairs, odd = divmod(self.pixels, 2)
-        each = rows2_instructions(blocks, groups, added=added) + around
-        single = rows1_instructions(blocks, groups, added=added) + around // 2
+        each = variant.rows2_instructions(blocks, groups) + around
+        single = variant.rows1_instructions(blocks, groups) + around // 2
         instructions = pairs * each + odd * single + 40
-        suffix = ADDED if added else ""
-        names = (symbol + suffix, ROWS1 + suffix, ROWS2 + suffix)
-        texts = routines()
         words = requantize_words(blocks, channels, self.requantize)
         stream = interleave(ordered, self.bias, self.multiplier)
-        kind = "pointwise" if symbol == POINTWISE else "convolution"
+        gathers = symbol == CONV2D
+        kind = "convolution" if gathers else "pointwise"
         return Implementation(
-            symbol=symbol + suffix,
+            symbol=symbol + variant.suffix,
             constants=(pack(words, own, stream, self.last),),
             cost=Cost(instructions, round(instructions * CYCLES_PER_INSTRUCTION), 0),
             description=f"mve {kind}, 2 pixels x 4 channels",
-            assembly={name: texts[name] for name in names},
+            assembly=convolution(variant) if gathers else pointwise(symbol, variant),
             scratch_bytes=scratch_bytes,
             may_overlap_input=distance,
-            in_place_arguments=(1,) if added else (),
+            in_place_arguments=(1,) if variant.added else (),
         )

@@ -1,79 +1,20 @@
-"""The two outer loops around `rows`: over output pixels, two at a time.
+"""The outer loop of a convolution: over output pixels, two at a time.
 
-`edge_mve_pointwise(x, pack, out)` takes pixels as they lie: a 1x1 kernel without padding on a
-multiple of 16 channels, any stride.
+`edge_mve_conv2d(x, pack, scratch, out)` copies each pixel's window into scratch, the border filled
+with the input's zero point, and takes any kernel size, stride, padding and dilation. What one copy
+can take of a kernel row is a segment: all its taps when neighbours in x are neighbours in the row
+(no dilation), else one tap. Weights lie as [segment, kernel row, tap, channel].
 
-`edge_mve_conv2d(x, pack, scratch, out)` copies each pixel's window into scratch first, the border
-filled with the input's zero point, and takes any kernel size, stride, padding and dilation. What
-one copy can take of a kernel row is a segment: all its taps when neighbours in x are neighbours in
-the row (no dilation), else one tap. Weights lie as [segment, kernel row, tap, channel].
+`edge_mve_conv2d_add(x, other, pack, scratch, out)` adds `other` to what it computes.
 """
 
 from __future__ import annotations
 
 from edgecompress.lower.isa.dsp.asm import routine
-from edgecompress.lower.isa.mve.rows import ADDED, ROWS1, ROWS2
-from edgecompress.lower.isa.mve.rows import routines as row_routines
+from edgecompress.lower.isa.mve.rows import VARIANTS, Variant
 from edgecompress.lower.isa.mve.text import filled
 
-POINTWISE, CONV2D = "edge_mve_pointwise", "edge_mve_conv2d"
-
-# header words of the pointwise routine from word 8: pixels, columns, bytes from column to column,
-# bytes from row to row
-_NEXT_PIXEL = [
-    "add r4, r10",
-    "subs r6, #1",
-    "bne {label}f",
-    "ldr r2, [r5, #44]",
-    "add r7, r2",
-    "mov r4, r7",
-    "ldr r6, [r5, #36]",
-    "{label}:",
-]
-
-
-def _next_pixel(label: int) -> list[str]:
-    return [line.format(label=label) for line in _NEXT_PIXEL]
-
-
-# x, other, pack, out become x, pack, out and r12
-_POINTWISE_ADDED = ["sub r12, r1, r3", "mov r1, r2", "mov r2, r3"]
-_POINTWISE = [
-    "push {r4-r11, lr}",
-    "sub sp, #4",
-    "str r12, [sp]",
-    "mov r5, r1",
-    "mov r4, r0",  # the pixel
-    "mov r7, r0",  # the first of its row
-    "mov r8, r2",  # out
-    "ldrd r9, r6, [r5, #32]",  # pixels left, columns left
-    "ldr r10, [r5, #40]",
-    "ldr r11, [r5, #4]",
-    "1:",
-    "cmp r9, #1",
-    "beq 4f",
-    "mov r0, r4",
-    *_next_pixel(2),
-    "mov r1, r4",
-    *_next_pixel(3),
-    "mov r2, r5",
-    "mov r3, r8",
-    "ldr r12, [sp]",
-    "bl {rows2}",
-    "add r8, r8, r11, lsl #1",
-    "subs r9, #2",
-    "bne 1b",
-    "b 5f",
-    "4:",
-    "mov r0, r4",
-    "mov r1, r5",
-    "mov r2, r8",
-    "ldr r12, [sp]",
-    "bl {rows1}",
-    "5:",
-    "add sp, #4",
-    "pop {r4-r11, pc}",
-]
+CONV2D = "edge_mve_conv2d"
 
 # Header words of the convolution from word 8, by their byte offset.
 _WORDS = (
@@ -287,30 +228,22 @@ _ADVANCE = [
 ]
 
 
+def convolution(variant: Variant) -> dict[str, str]:
+    """The routine and the rows it calls."""
+    symbol = CONV2D + variant.suffix
+    start = _CONV2D_ADDED if variant.added else []
+    lines = [*start, *_CONV2D, *_GATHER, *_BORDER, *_ADVANCE]
+    return {symbol: routine(symbol, filled(lines, AT | variant.names)), **variant.rows()}
+
+
 def routines() -> dict[str, str]:
-    """Both loops, with and without a residual addition, and the rows they call."""
-    convolution = [*_CONV2D, *_GATHER, *_BORDER, *_ADVANCE]
-    texts = {
-        POINTWISE: filled(_POINTWISE, _names("")),
-        POINTWISE + ADDED: filled([*_POINTWISE_ADDED, *_POINTWISE], _names(ADDED)),
-        CONV2D: filled(convolution, _names("")),
-        CONV2D + ADDED: filled([*_CONV2D_ADDED, *convolution], _names(ADDED)),
-    }
-    return {name: routine(name, lines) for name, lines in texts.items()} | row_routines()
-
-
-def _names(added: str) -> dict[str, object]:
-    return {"rows1": ROWS1 + added, "rows2": ROWS2 + added, **AT}
+    """Every variant's, by name."""
+    return {name: text for variant in VARIANTS for name, text in convolution(variant).items()}
 
 
 def convolution_words(**words: int) -> list[int]:
     """The convolution's own header words; every name of `AT`."""
     return [words[name] for name in _WORDS]
-
-
-def pointwise_instructions() -> int:
-    """For two pixels, without the rows; counted from the text above."""
-    return 15
 
 
 def gather_instructions(segments: int, kernel_rows: int, segment_bytes: int) -> int:

@@ -3,7 +3,8 @@
 `edge_mve_rows2(x0, x1, pack, out)`: out[0..C) from the row at x0, out[C..2C) from that at x1.
 `edge_mve_rows1(x0, pack, out)`: the same for one row.
 `edge_mve_rows2_add`, `edge_mve_rows1_add`: each result is added to the int8 that lies r12 bytes
-after its place in out, with the addition's parameters in the eight words before the stream.
+after its place in out, with the addition's parameters in the eight words before the stream. Names
+ending in `_lift` first shift the accumulators left.
 
 A row is `blocks` times 16 bytes; see `packing.interleave` for the stream. Eight accumulators (two
 rows by four channels) are the eight even registers, which is what VMLADAVA can add to: six loads
@@ -12,9 +13,11 @@ serve eight times sixteen multiplications.
 
 from __future__ import annotations
 
-from edgecompress.lower.isa.dsp.asm import routine
+from dataclasses import dataclass
 
-ROWS1, ROWS2, ADDED = "edge_mve_rows1", "edge_mve_rows2", "_add"
+from edgecompress.lower.isa.dsp.asm import instruction_count, routine
+
+ROWS1, ROWS2 = "edge_mve_rows1", "edge_mve_rows2"
 
 _LOAD_VECTORS = [
     "ldrd r0, r1, [r2, #8]",
@@ -79,10 +82,8 @@ _BLOCK2 = [
 
 _GROUP2 = [
     "1:",
-    "ldrd r0, r2, [r5], #8",
-    "ldrd r4, r6, [r5], #8",
-    "ldrd r1, r3, [sp]",
-    "ldr r11, [sp, #8]",
+    "ldm r5!, {r0, r2, r4, r6}",
+    "ldm sp, {r1, r3, r11}",
     "mov r8, r0",
     "mov r10, r2",
     "mov r12, r4",
@@ -97,14 +98,12 @@ _GROUP2 = [
     "bgt 2b",
     "vmov d0, r0, r2",
     "vmov d1, r4, r6",
-    "ldr r0, [sp, #16]",
     "vmov d2, r8, r10",
     "vmov d3, r12, lr",
     "vldrw.u32 q2, [r5], #16",
-    "cbz r0, 4f",
-    "vshl.s32 q0, r0",
-    "vshl.s32 q1, r0",
-    "4:",
+]
+_LIFT2 = ["ldr r0, [sp, #16]", "vshl.s32 q0, r0", "vshl.s32 q1, r0"]
+_REQUANTIZE2 = [
     "vmulh.s32 q0, q0, q2",
     "vmulh.s32 q1, q1, q2",
     "vadd.i32 q0, q0, q6",
@@ -135,10 +134,8 @@ _STORE2 = [
     "vstrbt.32 q0, [r7], #4",
     "subs r9, #4",
     "bgt 1b",
-    "add sp, #28",
-    "vpop {d8-d15}",
-    "pop {r4-r11, pc}",
 ]
+_END = ["add sp, #28", "vpop {d8-d15}", "pop {r4-r11, pc}"]
 
 _SETUP1 = [
     "push {r4-r11, lr}",
@@ -149,13 +146,11 @@ _SETUP1 = [
     "str r0, [sp]",
     "ldrd r7, r9, [r2]",
     *_LOAD_VECTORS,
-    "ldr r8, [sp, #16]",
 ]
 
 _GROUP1 = [
     "1:",
-    "ldrd r0, r2, [r5], #8",
-    "ldrd r4, r6, [r5], #8",
+    "ldm r5!, {r0, r2, r4, r6}",
     "ldr r1, [sp]",
     "dls lr, r7",
     "2:",
@@ -172,7 +167,9 @@ _GROUP1 = [
     "vmov d0, r0, r2",
     "vmov d1, r4, r6",
     "vldrw.u32 q2, [r5], #16",
-    "vshl.s32 q0, r8",
+]
+_LIFT1 = ["ldr r8, [sp, #16]", "vshl.s32 q0, r8"]
+_REQUANTIZE1 = [
     "vmulh.s32 q0, q0, q2",
     "vctp.32 r9",
     "vadd.i32 q0, q0, q6",
@@ -187,38 +184,61 @@ _ADD1 = [
     "vldrbt.s32 q1, [r0]",
     *_LOAD_FACTORS,
     *_addition(("q0",), ("q1",)),
-    "ldr r8, [sp, #16]",
 ]
 _STORE1 = [
     "vpst",
     "vstrbt.32 q0, [r3], #4",
     "subs r9, #4",
     "bgt 1b",
-    "add sp, #28",
-    "vpop {d8-d15}",
-    "pop {r4-r11, pc}",
 ]
 
 
-def routines() -> dict[str, str]:
-    """All four, by name."""
-    texts = {
-        ROWS1: [*_SETUP1, *_GROUP1, *_STORE1],
-        ROWS2: [*_SETUP2, *_GROUP2, *_STORE2],
-        ROWS1 + ADDED: [*_SETUP1, *_LOAD_ADD, *_GROUP1, *_ADD1, *_STORE1],
-        ROWS2 + ADDED: [*_SETUP2, *_LOAD_ADD, *_GROUP2, *_ADD2, *_STORE2],
-    }
-    return {name: routine(name, lines, alignment=8) for name, lines in texts.items()}
+@dataclass(frozen=True)
+class Variant:
+    """What a layer's rows do besides: a residual addition; accumulators shifted left first."""
+
+    added: bool = False
+    lifted: bool = False
+
+    @property
+    def suffix(self) -> str:
+        return ("_add" if self.added else "") + ("_lift" if self.lifted else "")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What an outer loop's text calls them."""
+        return {"rows1": ROWS1 + self.suffix, "rows2": ROWS2 + self.suffix}
+
+    @property
+    def group1(self) -> list[str]:
+        lines = [*_GROUP1, *(_LIFT1 if self.lifted else []), *_REQUANTIZE1]
+        return [*lines, *(_ADD1 if self.added else []), *_STORE1]
+
+    @property
+    def group2(self) -> list[str]:
+        lines = [*_GROUP2, *(_LIFT2 if self.lifted else []), *_REQUANTIZE2]
+        return [*lines, *(_ADD2 if self.added else []), *_STORE2]
+
+    def rows(self) -> dict[str, str]:
+        """The two routines by name."""
+        load = _LOAD_ADD if self.added else []
+        texts = {
+            ROWS1 + self.suffix: [*_SETUP1, *load, *self.group1, *_END],
+            ROWS2 + self.suffix: [*_SETUP2, *load, *self.group2, *_END],
+        }
+        return {name: routine(name, lines, alignment=8) for name, lines in texts.items()}
+
+    def rows1_instructions(self, blocks: int, groups: int) -> int:
+        """Executed by one call, counted from its text."""
+        loop = 10 * blocks
+        each = instruction_count(self.group1) - 10 + loop
+        return instruction_count([*_SETUP1, *_END]) + groups * each
+
+    def rows2_instructions(self, blocks: int, groups: int) -> int:
+        """Executed by one call, counted from its text."""
+        loop = 14 * blocks + 2 * -(-blocks // 2)
+        each = instruction_count(self.group2) - 30 + loop
+        return instruction_count([*_SETUP2, *_END]) + groups * each
 
 
-def rows1_instructions(blocks: int, groups: int, *, added: bool = False) -> int:
-    """Executed by one call, counted from the text above."""
-    each = len(_GROUP1) - 2 - 10 + len(_STORE1) - 3 + (len(_ADD1) if added else 0)
-    return len(_SETUP1) + 3 + groups * (each + 10 * blocks)
-
-
-def rows2_instructions(blocks: int, groups: int, *, added: bool = False) -> int:
-    """Executed by one call without left shift, counted from the text above."""
-    each = len(_GROUP2) - 4 - 2 - 28 - 2 + len(_STORE2) - 3 + (len(_ADD2) if added else 0)
-    loop = 28 * (blocks // 2) + 14 * (blocks % 2) + 2 * -(-blocks // 2)
-    return len(_SETUP2) + 3 + groups * (each + loop)
+VARIANTS = [Variant(added, lifted) for added in (False, True) for lifted in (False, True)]
