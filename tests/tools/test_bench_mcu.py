@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgecompress.errors import BadInput
 from edgecompress.lower.pipeline import lower
 from edgecompress.model.load import load_source
 from edgecompress.target import load_target
@@ -92,7 +93,8 @@ def test_a_models_rows_are_exact_and_deterministic(
         assert row["flash_bytes"] > row["weights_bytes"] >= 32
         assert row["ram_bytes"] >= row["arena_bytes"] + row["stack_bytes"]
         assert row["rivals"] == []
-    again = mcu.bench([model], ["m3"], jobs=1)
+    again, failures = mcu.bench([model], ["m3"], jobs=1)
+    assert failures == []
     assert [{**row, "rivals": []} for row in again] == rows[1:]
 
 
@@ -130,6 +132,24 @@ def test_the_table_shows_ratios_and_what_is_missing(mcu: ModuleType) -> None:
     assert lines[-1][1:6] == ["m55", "15,000,000", "1.20", "-", "-"]
     assert "NO" in lines[-1]
     assert "30,000,000" in mcu.sources([a_row()])
+
+
+def test_a_model_that_cannot_be_taken_leaves_the_other_rows(
+    mcu: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def measure(model: str, target: str) -> dict[str, Any]:
+        if target == "cortex-m0plus":
+            raise BadInput("it is 9 bytes too big.")
+        return a_row(core=target)
+
+    monkeypatch.setattr(mcu, "measure", measure)
+    assert mcu.main(["some/net.tflite", "--cores", "m0plus,m4", "--jobs", "1"]) == 2
+    captured = capsys.readouterr()
+    assert "15,000,000" in captured.out
+    assert captured.err == "error: net.tflite on cortex-m0plus: it is 9 bytes too big.\n"
 
 
 def test_bad_input_ends_with_one_line(

@@ -189,31 +189,37 @@ def profile_name(core: str) -> str:
     return f"cortex-{core}" if core.startswith("m") and not core.endswith(".toml") else core
 
 
-def bench(models: list[str], cores: list[str], jobs: int) -> list[dict[str, Any]]:
-    """Every model on every core, in that order; `jobs` processes at once."""
+def bench(models: list[str], cores: list[str], jobs: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every model on every core, in that order; `jobs` processes at once.
+
+    Returns:
+        The rows, and a message for each model a core cannot take.
+
+    Raises:
+        BadInput, UnknownTarget: a core is none.
+    """
     for core in cores:
         profile: DeviceProfile = load_target(profile_name(core))
         if profile.kind != "mcu":
             raise BadInput(f"{core} is no microcontroller.")
     work = [(model, profile_name(core)) for model in models for core in cores]
     if jobs == 1 or len(work) == 1:
-        return [measure(*item) for item in work]
-    # Threads of TVM and torch do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(work)), mp_context=context) as pool:
-        rows = list(pool.map(_attempt, *zip(*work, strict=True)))
-    for row in rows:
-        if isinstance(row, str):
-            raise BadInput(row)
-    return [row for row in rows if not isinstance(row, str)]
+        found = [_attempt(*item) for item in work]
+    else:
+        # Threads of TVM and torch do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(work)), mp_context=context) as pool:
+            found = list(pool.map(_attempt, *zip(*work, strict=True)))
+    rows = [row for row in found if not isinstance(row, str)]
+    return rows, [row for row in found if isinstance(row, str)]
 
 
 def _attempt(model: str, target: str) -> dict[str, Any] | str:
-    """`measure` for another process: an error comes back as its text, which always pickles."""
+    """`measure`, an error as its text: that pickles, and the other rows go on."""
     try:
         return measure(model, target)
     except EdgeCompressError as error:
-        return str(error)
+        return f"{Path(model).name} on {target}: {error}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -224,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     options = parser.parse_args(arguments)
     try:
-        rows = bench(options.models, options.cores.split(","), max(options.jobs, 1))
+        rows, failures = bench(options.models, options.cores.split(","), max(options.jobs, 1))
     except EdgeCompressError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -232,11 +238,15 @@ def main(arguments: list[str] | None = None) -> int:
         full = [{**row, "rivals": comparisons(row)} for row in rows]
         json.dump(full, sys.stdout, indent=2)
         print()
-    else:
+    elif rows:
         print(table(rows), LEGEND, sep="\n\n")
         recorded = sources(rows)
         if recorded:
             print(f"\nRatios are ours to these recorded figures (see {_RIVALS.name}):\n{recorded}")
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    if failures:
+        return 2
     return 0 if all(row["exact"] for row in rows) else 1
 
 
