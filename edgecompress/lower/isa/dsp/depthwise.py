@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 _SHIFTS = (4, 12, 20)  # shared by layers of one shape
 _MOST_TAPS = 7  # of a kernel row: weights and eight sums stay in registers
-_LEAST_SCRATCH = 2048  # chunks of a few rows; an eighth of the input when that is more
+# Scratch to aim at: the largest, or an eighth of the input, is fast; the others relieve the arena.
+_SCRATCH_BYTES = (2048, 1024, 512)
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,14 @@ class Plan:
         return "depthwise_" + "_".join(map(str, parts))
 
     def works_in_place(self) -> bool:
-        """True when no chunk's outputs lie over inputs that are still to be read."""
+        """True when no chunk's outputs lie over inputs that are still to be read.
+
+        Chunks of rows end before the next begin in memory; chunks of columns do so in every row
+        if the rows are equally long.
+        """
+        chunked = len(self.chunks) > 1
+        if chunked and self.along.output_step != self.along.input_step:
+            return False
         read = written = 0
         for chunk in self.chunks[:-1]:
             read += chunk.copied * self.across.input_step
@@ -172,11 +180,14 @@ class DepthwiseGenerator:
         shift, left = _common_shift(kernel, *constants[:2])
         if shift is None:
             return []
-        most = max(_LEAST_SCRATCH, int(np.prod(kernel.window.input_shape)) // 8)
-        plans = [make_plan(kernel, axis, most, shift) for axis in ("width", "height")]
-        return [
-            _implementation(plan, kernel, left, constants) for plan in plans if plan is not None
-        ]
+        eighth = int(np.prod(kernel.window.input_shape)) // 8
+        plans = {}
+        for axis in ("width", "height"):
+            for most in (max(_SCRATCH_BYTES[0], eighth), *_SCRATCH_BYTES[1:]):
+                plan = make_plan(kernel, axis, most, shift)
+                if plan is not None:
+                    plans[plan.symbol] = plan
+        return [_implementation(plan, kernel, left, constants) for plan in plans.values()]
 
 
 def _takes(kernel: DepthwiseConv2D) -> bool:
@@ -227,8 +238,8 @@ def make_plan(
     outputs = across.outputs
     fitting = (most_bytes // row_bytes - across.taps) // across.stride + 1
     if fitting < outputs:
-        if axis == "height" or across.taps < across.stride:
-            return None  # columns in chunks would not work in place; rows would be skipped
+        if across.taps < across.stride:
+            return None  # a chunk would have to skip rows
         outputs = max(fitting, 1)
     requantize = kernel.requantize
     chunks = tuple(_chunks(across, outputs))
