@@ -174,7 +174,8 @@ class Columns:
         return ["ldr r0, [sp, #8]", f"ldr r2, {self._at('column_bytes')}", "add r0, r2",
                 "mov r10, r0", f"ldr r6, {self._at('fill')}", "mov r1, r3", "bl 14f",
                 "mov r2, r8", "cbz r5, 16f", "add.w r1, r2, r5", "15:", "ldrb lr, [r2], #1",
-                "strb lr, [r0], #1", "cmp r2, r1", "bne.n 15b", "16:", "mov r1, r4", "bl 14f", "mov r0, r10"]  # fmt: skip
+                "strb lr, [r0], #1", "cmp r2, r1", "bne.n 15b", "16:", "mov r1, r4", "bl 14f",
+                "mov r0, r10"]  # fmt: skip
 
     def _widen(self) -> list[str]:
         """From r0 to r1 into the columns at r7."""

@@ -71,17 +71,18 @@ def _takes_sum(kernel: Conv2DAdd) -> bool:
 def _columns(tile: Tile, conv: Conv2D, kernel: Conv2D | Conv2DAdd) -> list[Columns]:
     """The drivers that can serve: one with borders also serves where there are none."""
     runs = Runs.of(conv)
-    padded = any(conv.window.padding)
-    ragged = runs.tap_bytes * runs.taps % 4 != 0 or (padded and runs.tap_bytes % 4 != 0)
     torn = runs.per_row > 1 or conv.groups > 1
     sums = add_routine(kernel.add) if isinstance(kernel, Conv2DAdd) else None
     found = []
-    for bordered in (True,) if padded else (False, True):
-        for unroll in (1, 2, 4):
-            unit = runs.tap_bytes // 4 if bordered and not ragged else runs.words
-            # without borders nothing is gathered, and a run may end within a word
-            if unit % unroll == 0 and (bordered or unit):
-                found.append(Columns(tile, unroll, bordered, torn, ragged and bordered, sums))
+    for bordered in (True,) if any(conv.window.padding) else (False, True):
+        # without a border nothing is cut, and a run may end within a word
+        ragged = bordered and runs.tap_bytes % 4 != 0
+        unit = runs.tap_bytes // 4 if bordered and not ragged else runs.words
+        found += [
+            Columns(tile, unroll, bordered, torn, ragged, sums)
+            for unroll in (1, 2, 4)
+            if unit % unroll == 0
+        ]
     return found
 
 
