@@ -21,10 +21,8 @@ import numpy as np
 import pytest
 from mve_cases import Case
 
-from edgecompress.link.image import linker_script
 from edgecompress.link.toolchain import compile_c, run_zig, target_flags
 from edgecompress.lower.isa.interface import Generator, Implementation
-from edgecompress.paths import shipped
 from edgecompress.target.registry import load_target
 
 CORE = "cortex-m55"
@@ -141,6 +139,36 @@ int main(void)
     register uint32_t operation __asm__("r0") = 0x18, reason __asm__("r1") = 0x20026;
     __asm__ volatile("bkpt 0xab" ::"r"(operation), "r"(reason) : "memory");
     for (;;) { }
+}
+"""
+
+# reset: coprocessors 10 and 11 on (Armv8-M ARM D1.2.13), then main
+_START = """\
+    .syntax unified
+    .thumb
+    .section .vectors, "a", %progbits
+    .word 0x20040000
+    .word reset
+    .section .text.reset, "ax", %progbits
+    .global reset
+    .type reset, %function
+    .thumb_func
+reset:
+    movw r0, #0xed88
+    movt r0, #0xe000
+    ldr r1, [r0]
+    orr r1, #0xf00000
+    str r1, [r0]
+    dsb
+    isb
+    bl main
+"""
+_SCRIPT = """\
+SECTIONS
+{
+    .text 0 : { KEEP(*(.vectors)) *(.text .text.* .rodata .rodata.*) }
+    .bss 0x20000000 (NOLOAD) : { *(.bss .bss.*) }
+    /DISCARD/ : { *(.debug_*) *(.ARM.exidx* .ARM.extab* .eh_frame*) }
 }
 """
 
@@ -277,14 +305,13 @@ def _build(calls: Sequence[Call], folder: Path) -> None:
         data.add(call)
     main = _MAIN.replace("@DATA@", data.text({call.implementation.symbol for call in calls}))
     (folder / "main.c").write_text(main)
-    text = _CALLED + "\n".join(routines.values()) + data.assembly()
+    text = _START + _CALLED + "\n".join(routines.values()) + data.assembly()
     (folder / "routines.S").write_text(text)
     (folder / "data.bin").write_bytes(data.content)
-    shutil.copy(shipped("runtimes") / "startup" / "cortex_m.c", folder)
-    (folder / "memory.ld").write_text(linker_script(profile, alignment=16))
-    objects = compile_c(["main.c", "cortex_m.c", "routines.S"], [], profile, folder=folder)
+    (folder / "memory.ld").write_text(_SCRIPT)
+    objects = compile_c(["main.c", "routines.S"], [], profile, folder=folder)
     command = ["cc", *target_flags(profile), "-nostdlib", "-Wl,-T,memory.ld", "-Wl,--gc-sections"]
-    command += ["-Wl,-e,Reset_Handler", *objects, "-lcompiler_rt", "-o", "firmware.elf"]
+    command += ["-Wl,-e,reset", *objects, "-lcompiler_rt", "-o", "firmware.elf"]
     run_zig(command, folder=folder, what="linking MVE kernels under test")
 
 
