@@ -132,6 +132,7 @@ class AddGenerator:
 
 
 def add_routine(kernel: Add) -> AddRoutine:
+    assert isinstance(kernel.rounding, SingleRounding)
     return AddRoutine(kernel.rounding.shift, kernel.low > -128 or kernel.high < 127)
 
 
@@ -145,6 +146,7 @@ def sum_parameters(
         swapped: the routine is given the second operand first.
     """
     rounding = kernel.rounding
+    assert isinstance(rounding, SingleRounding)
     rounds = elements // 8 if aligned else 0
     low, high = ((bound & 0xFF) * 0x01010101 for bound in (kernel.low, kernel.high))
     factors = rounding.factors[::-1] if swapped else rounding.factors

@@ -281,7 +281,7 @@ class DenseGenerator:
             return []
         layer = _Layer(kernel, *constants)
         if fits_pairs(layer.weights, layer.bias):
-            tilings = [("pairs", 4), ("pairs", 2), ("pairs", 1)]
+            tilings: list[tuple[Form, int]] = [("pairs", 4), ("pairs", 2), ("pairs", 1)]
             if rows == 1:
                 tilings += [("stream", 4), ("stream", 2), ("stream", 1)]
             return [_implementation(layer, form, unroll) for form, unroll in tilings]

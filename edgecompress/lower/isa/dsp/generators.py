@@ -8,8 +8,8 @@ from edgecompress.lower.isa.dsp.dense import DenseGenerator
 from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
 from edgecompress.lower.isa.dsp.first_layer import FirstLayerGenerator
 from edgecompress.lower.isa.dsp.lookup import LookupGenerator
-from edgecompress.lower.isa.dsp.pooling import PoolGenerator
 from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
+from edgecompress.lower.isa.dsp.pooling import PoolGenerator
 from edgecompress.lower.isa.interface import Generator
 
 GENERATORS: tuple[Generator, ...] = (
