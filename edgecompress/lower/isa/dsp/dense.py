@@ -281,10 +281,8 @@ class DenseGenerator:
             return []
         layer = _Layer(kernel, *constants)
         if fits_pairs(layer.weights, layer.bias):
-            tilings: list[tuple[Form, int]] = [("pairs", 4), ("pairs", 2), ("pairs", 1)]
-            if rows == 1:
-                tilings += [("stream", 4), ("stream", 2), ("stream", 1)]
-            return [_implementation(layer, form, unroll) for form, unroll in tilings]
+            forms: tuple[Form, ...] = ("pairs", "stream") if rows == 1 else ("pairs",)
+            return [_implementation(layer, form, unroll) for form in forms for unroll in (4, 2, 1)]
         return [_implementation(layer, "plain", 4)]
 
 
