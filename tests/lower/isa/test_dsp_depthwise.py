@@ -120,6 +120,23 @@ def test_layers_of_one_shape_share_their_routine():
     assert len({offer.symbol for offered in offers for offer in offered}) == len(offers[0])
 
 
+def test_layers_of_any_shape_share_a_routine():
+    """Every width of rest, chunks or none, borders of either parity."""
+    layers = [
+        layer((5, width, 4 + width % 5), padding=(1, width % 3, 1, 1)) for width in range(3, 20)
+    ]
+    layers.append(layer((60, 31, 6), padding=(0, 0, 0, 0)))
+    offers = check(layers, "cortex-m7")
+    shared = [{offer.symbol for offer in offered if "shared" in offer.symbol} for offered in offers]
+    assert all(symbols == shared[0] for symbols in shared)
+    assert len(shared[0]) == 1
+    kernel, constants = layer((16, 16, 8))
+    assert any(
+        offer.cost.instructions <= 1.8 * kernel.macs and offer.symbol in shared[0]
+        for offer in DepthwiseGenerator().implement(kernel, constants)
+    )
+
+
 @pytest.mark.parametrize(("image", "limit"), [((25, 5, 64), 1.60), ((16, 16, 8), 1.60)])
 def test_instructions_per_mac(image, limit):
     kernel, constants = layer(image)

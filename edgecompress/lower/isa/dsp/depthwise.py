@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from edgecompress.lower.isa.dsp.depthwise_shared import SharedDepthwiseText
 from edgecompress.lower.isa.dsp.depthwise_text import DepthwiseText
 from edgecompress.lower.isa.interface import Implementation
 from edgecompress.lower.kernels.depthwise_conv2d import DepthwiseConv2D
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _SHIFTS = (4, 12, 20)  # shared by layers of one shape
 _MOST_TAPS = 7  # of a kernel row: weights and eight sums stay in registers
+Constants = tuple[np.ndarray, ...]
 # Scratch to aim at: the largest, or an eighth of the input, is fast; the others relieve the arena.
 _SCRATCH_BYTES = (2048, 1024, 512)
 
@@ -187,7 +189,12 @@ class DepthwiseGenerator:
                 plan = make_plan(kernel, axis, most, shift)
                 if plan is not None:
                     plans[plan.symbol] = plan
-        return [_implementation(plan, kernel, left, constants) for plan in plans.values()]
+        return [
+            _implementation(plan, writer(plan), kernel, left, constants)
+            for plan in plans.values()
+            for writer in (DepthwiseText, SharedDepthwiseText)
+            if writer is DepthwiseText or plan.axis == "width"
+        ]
 
 
 def _takes(kernel: DepthwiseConv2D) -> bool:
@@ -261,31 +268,37 @@ def _chunks(across: Axis, outputs: int) -> list[Chunk]:
 
 
 def _implementation(
-    plan: Plan, kernel: DepthwiseConv2D, left: int, constants: tuple[np.ndarray, ...]
+    plan: Plan, writer: DepthwiseText, kernel: DepthwiseConv2D, left: int, constants: Constants
 ) -> Implementation:
-    text = DepthwiseText(plan).write()
-    one = "" if len(plan.chunks) == 1 else f", {len(plan.chunks)} chunks"
+    text, symbol = writer.write(), plan.symbol
+    rounding = (kernel.requantize.zero_point << plan.shift) + (1 << (plan.shift - 1))
+    if isinstance(writer, SharedDepthwiseText):
+        symbol = writer.symbol
+        header = writer.parameters(kernel.input_zero_point, rounding, left)
+    else:
+        zero = kernel.input_zero_point & 0xFFFF
+        header = np.array([zero << 16 | zero, rounding, left, 8 * plan.channels], np.int64)
+    chunks = len(plan.chunks)
     return Implementation(
-        symbol=plan.symbol,
-        constants=(_pack(plan, kernel, left, constants),),
+        symbol=symbol,
+        constants=(_pack(plan, header, writer.chunked, left, constants),),
         cost=text.cost(),
-        description=f"dsp depthwise, strips of {plan.strip} outputs along the {plan.axis}{one}",
-        assembly={plan.symbol: text.assembly(plan.symbol)},
+        description=f"dsp depthwise, strips of {plan.strip} outputs along the {plan.axis}"
+        + (f", {chunks} chunks" if chunks > 1 else "")
+        + (", shared" if isinstance(writer, SharedDepthwiseText) else ""),
+        assembly={symbol: text.assembly(symbol)},
         scratch_bytes=plan.scratch_bytes,
         may_overlap_input=0 if plan.works_in_place() else None,
     )
 
 
 def _pack(
-    plan: Plan, kernel: DepthwiseConv2D, left: int, constants: tuple[np.ndarray, ...]
+    plan: Plan, header: np.ndarray, chunked: bool, left: int, constants: Constants
 ) -> np.ndarray:
     """The routine's one constant, int32."""
     weights, bias, multipliers = constants
-    zero = kernel.input_zero_point & 0xFFFF
-    rounding = (kernel.requantize.zero_point << plan.shift) + (1 << (plan.shift - 1))
-    header = np.array([zero << 16 | zero, rounding & 0xFFFFFFFF, left, 8 * plan.channels], np.int64)
     chunks = [[c.above | c.copied << 16, c.below | c.outputs << 16] for c in plan.chunks]
-    chunk_words = np.array(chunks if len(chunks) > 1 else [], np.int64).reshape(-1)
+    chunk_words = np.array(chunks if chunked else [], np.int64).reshape(-1)
     table = np.stack([bias.astype(np.int64) << left, multipliers.astype(np.int64)], 1).reshape(-1)
     words = (np.concatenate([header, chunk_words, table]) & 0xFFFFFFFF).astype(np.uint32)
     order = (2, 0, 1) if plan.axis == "width" else (2, 1, 0)

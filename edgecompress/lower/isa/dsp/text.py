@@ -76,3 +76,16 @@ _LOW = tuple(f"r{number}" for number in range(8))
 def offset_of(names: Sequence[str], first: int = 0) -> dict[str, int]:
     """Byte offsets of one-word stack variables, from `first` on."""
     return {name: first + 4 * index for index, name in enumerate(names)}
+
+
+def transpose(first: str, second: str) -> list[str]:
+    """Two pixels of four channels become one pair of each channel."""
+    return [
+        f"pkhbt r4, {first}, {second}, lsl #16",
+        f"pkhtb r6, {second}, {first}, asr #16",
+        "sxtb16 r5, r4, ror #8",
+        "sxtb16 r7, r6, ror #8",
+        "sxtb16 r4, r4",
+        "sxtb16 r6, r6",
+        "stmia r1!, {r4-r7}",
+    ]
