@@ -2,6 +2,7 @@
  * TVM's LLVM calls arithmetic helpers by their libgcc names; zig's compiler_rt has the Arm EABI ones
  * only (__aeabi_lmul for __muldi3, ...). Each helper here is the plain C operation, which this
  * compiler turns into an instruction or the EABI call. Unused ones are dropped by the linker.
+ * Elsewhere compiler_rt has them by these very names, and only rounding is missing.
  */
 #include <stdint.h>
 
@@ -48,6 +49,7 @@
         return a < 0 ? shifted + big : shifted - big;                                              \
     }
 
+#if defined(__arm__)
 BINARY(__muldi3, int64_t, *)
 BINARY(__divsi3, int32_t, /)
 BINARY(__modsi3, int32_t, %)
@@ -88,5 +90,7 @@ CONVERT(__floatunsisf, uint32_t, float)
 CONVERT(__floatunsidf, uint32_t, double)
 CONVERT(__floatundisf, uint64_t, float)
 CONVERT(__floatundidf, uint64_t, double)
+#endif
+
 NEAREST(nearbyintf, float, 8388608.0f)
 NEAREST(nearbyint, double, 4503599627370496.0)

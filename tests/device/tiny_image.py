@@ -62,14 +62,22 @@ _SOURCE = """
 #include "model.h"
 __attribute__((section(".bss.model_arena"), aligned(16))) uint8_t model_arena[MODEL_ARENA_BYTES];
 
+#if defined(__riscv)
+#define UNDEFINED "unimp"
+#define THUMB 0
+#else
+#define UNDEFINED "udf #0"
+#define THUMB 1
+#endif
+
 static int8_t saturate(int value) { return value > 127 ? 127 : value < -128 ? -128 : value; }
 
 __attribute__((noinline)) static void misbehave(int how) {
-#ifdef __arm__
+#if defined(__arm__) || defined(__riscv)
   if (how == -128) (void)*(volatile uint32_t *)0x30000000u;
   if (how == -127) *(volatile uint32_t *)0x00000100u = 1;
-  if (how == -126) ((void (*)(void))((uintptr_t)model_arena | 1))();
-  if (how == -125) __asm__ volatile("udf #0");
+  if (how == -126) ((void (*)(void))((uintptr_t)model_arena | THUMB))();
+  if (how == -125) __asm__ volatile(UNDEFINED);
   if (how == -124) for (;;) __asm__ volatile("");
   if (how == -123) (void)*(volatile uint8_t *)RAM_END;
   if (how == -122) (void)*(volatile uint32_t *)(PORT_UART_BASE + 0xFE0);

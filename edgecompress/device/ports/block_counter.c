@@ -1,4 +1,4 @@
-/* Counts executed Thumb instructions at native speed: the hook Unicorn calls at each basic block.
+/* Counts executed Thumb or RISC-V instructions at native speed: the hook Unicorn calls at each basic block.
  * While a watched function runs it also counts each block's entries and the times it was left by a
  * taken branch. Built once per machine by counting.py; no C library, all state in the caller's
  * structure. */
@@ -26,6 +26,7 @@ typedef struct {
   read_memory_t read_memory;
   read_register_t read_register;
   int32_t link_register; /* Unicorn's number of it */
+  uint32_t is_riscv;
   uint32_t watched[WATCHED];
   uint32_t recording;
   uint32_t return_address;
@@ -37,7 +38,12 @@ typedef struct {
 uint32_t counter_bytes(void) { return sizeof(counter_t); }
 
 /* A Thumb instruction is two halfwords when its first begins 0b11101, 0b11110 or 0b11111
- * (Armv7-M ARM A5.1). */
+ * (Armv7-M ARM A5.1), a RISC-V one when its first ends in 0b11 (unprivileged ISA 1.5). */
+static uint32_t instruction_bytes(const counter_t *counter, const uint8_t *first) {
+  if (counter->is_riscv) return (first[0] & 3) == 3 ? 4 : 2;
+  return first[1] >> 3 >= 0x1d ? 4 : 2;
+}
+
 static uint32_t count_instructions(counter_t *counter, void *engine, uint32_t address,
                                    uint32_t size) {
   uint8_t bytes[CHUNK];
@@ -50,7 +56,7 @@ static uint32_t count_instructions(counter_t *counter, void *engine, uint32_t ad
       length = size - start < CHUNK ? size - start : CHUNK;
       if (counter->read_memory(engine, address + start, bytes, length) != 0) return count;
     }
-    position += bytes[position % CHUNK + 1] >> 3 >= 0x1d ? 4 : 2;
+    position += instruction_bytes(counter, bytes + position % CHUNK);
     count++;
   }
   return count;
