@@ -8,6 +8,7 @@ from edgecompress.lower.isa.dsp.dense import DenseGenerator
 from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
 from edgecompress.lower.isa.dsp.first_layer import FirstLayerGenerator
 from edgecompress.lower.isa.dsp.lookup import LookupGenerator
+from edgecompress.lower.isa.dsp.other_depthwise import OtherDepthwiseGenerator
 from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
 from edgecompress.lower.isa.dsp.pooling import PoolGenerator
 from edgecompress.lower.isa.interface import Generator
@@ -17,7 +18,7 @@ GENERATORS: tuple[Generator, ...] = (
     FirstLayerGenerator(),
     PointwiseGenerator(),
     DenseGenerator(),
-    DepthwiseGenerator(),
+    OtherDepthwiseGenerator(DepthwiseGenerator()),
     AddGenerator(),
     PoolGenerator(),
     LookupGenerator(),
