@@ -80,7 +80,7 @@ def measure(model: str, target: str) -> dict[str, Any]:
         "instructions": measured.instructions if work is None else work.instructions,
         "words": None if work is None else work.words,
         "macs": weighted_macs(deployed.program),
-        "m4_cycles": None if work is None else work.cycles["cortex-m4"][0],
+        "m4_cycles": None if work is None else work.cycles.get("cortex-m4", (None,))[0],
         "cycles": None if measured.cycles is None else measured.cycles.model_dump(),
         "flash_bytes": deployed.size.flash_bytes - flash["vectors"] - port_bytes,
         "weights_bytes": flash["weights"],
