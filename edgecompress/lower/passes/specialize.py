@@ -16,8 +16,10 @@ taken if the arena shrinks by more than the time lost is worth.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -73,6 +75,12 @@ def choose(
             trial = [
                 _without(given, symbol, kept) for given, kept in zip(offers, best, strict=True)
             ]
+            cost = _cost(trial, worth)
+            if cost < best_cost:
+                best, best_cost, improved = trial, cost, True
+        # one layer alone rarely gains by a larger routine that many could share
+        for symbol in _shareable(offers):
+            trial = [_with(given, symbol, kept) for given, kept in zip(offers, best, strict=True)]
             cost = _cost(trial, worth)
             if cost < best_cost:
                 best, best_cost, improved = trial, cost, True
@@ -156,6 +164,22 @@ def _without(
     return min(rest, key=_speed) if rest else kept
 
 
+def _with(
+    given: Sequence[Implementation], symbol: str, kept: Implementation | None
+) -> Implementation | None:
+    """The fastest offer that uses a routine; the one kept where no offer does."""
+    using = [offer for offer in given if symbol in _code(offer)]
+    return min(using, key=_speed) if using else kept
+
+
+def _shareable(offers: Sequence[Sequence[Implementation]]) -> list[str]:
+    """Routines that several layers could use, most layers first."""
+    layers = Counter(
+        symbol for given in offers for symbol in set().union(*(_code(item) for item in given))
+    )
+    return sorted((name for name in layers if layers[name] > 1), key=lambda n: (-layers[n], n))
+
+
 def _code(implementation: Implementation) -> set[str]:
     driver = {implementation.symbol} if implementation.driver is not None else set()
     return driver | set(implementation.assembly)
@@ -178,6 +202,7 @@ def _cost(chosen: Sequence[Implementation | None], worth: float) -> float:
     return sum(item.cost.cycles for item in taken) + worth * code
 
 
+@cache
 def estimated_bytes(assembly: str) -> int:
     """Size of a routine's text before it is assembled: instructions of 3.5 bytes on average."""
     lines = (line.strip() for line in assembly.splitlines())
