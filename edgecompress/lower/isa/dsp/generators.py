@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgecompress.lower.isa.dsp.add import AddGenerator
+from edgecompress.lower.isa.dsp.concat import ConcatGenerator
 from edgecompress.lower.isa.dsp.conv2d import Conv2DGenerator
 from edgecompress.lower.isa.dsp.dense import DenseGenerator
 from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
@@ -20,6 +21,7 @@ GENERATORS: tuple[Generator, ...] = (
     DenseGenerator(),
     OtherDepthwiseGenerator(DepthwiseGenerator()),
     AddGenerator(),
+    ConcatGenerator(),
     PoolGenerator(),
     LookupGenerator(),
 )
