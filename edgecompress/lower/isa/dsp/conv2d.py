@@ -41,13 +41,12 @@ class Conv2DGenerator:
             return []
         weights, bias, multiplier = constants[0], constants[1], constants[2]
         packed = Runs.of(conv).pack(weights)
-        offered = forms(conv.requantize, packed, bias)
-        if conv.output_channels // conv.groups % 2 and offered:
-            offered = ["single"]
+        pixels = int(np.prod(conv.window.output_size))
+        outputs = conv.output_channels // conv.groups
         return [
             _implementation(columns, kernel, conv, (packed, bias, multiplier))
-            for form in offered
-            for tile in tiles(form, conv.requantize, int(np.prod(conv.window.output_size)))
+            for form in forms(conv.requantize, packed, bias)
+            for tile in tiles(form, conv.requantize, pixels, outputs)
             for columns in _columns(tile, conv, kernel)
         ]
 
@@ -117,7 +116,7 @@ def _implementation(
             cost.instructions + each.instructions * calls, cost.cycles + each.cycles * calls, 0
         )
         assembly[columns.sums.symbol] = columns.sums.text
-    constant.append(tile.stream(packed, bias, multiplier))
+    constant.append(tile.stream(packed, bias, multiplier, conv.groups))
     return Implementation(
         symbol=columns.symbol,
         constants=(np.concatenate(constant),),

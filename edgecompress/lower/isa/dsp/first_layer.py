@@ -133,7 +133,7 @@ class FirstLayerGenerator:
         return [
             _implementation(strip, tile, (packed, bias, multiplier))
             for form in forms(kernel.requantize, packed, bias)
-            for tile in tiles(form, kernel.requantize, pixels)
+            for tile in tiles(form, kernel.requantize, pixels, kernel.output_channels)
             if pixels % tile.pixels == 0 or kernel.window.output_size[1] > tile.pixels
         ]
 

@@ -110,7 +110,7 @@ class PointwiseGenerator:
         return [
             _implementation(_Driver(tile, unroll), kernel, pixels, (weights, bias, multiplier))
             for form in forms(kernel.requantize, weights, bias)
-            for tile in tiles(form, kernel.requantize, pixels)
+            for tile in tiles(form, kernel.requantize, pixels, kernel.output_channels)
             for unroll in (1, 2, 4)
             if words % unroll == 0
         ]

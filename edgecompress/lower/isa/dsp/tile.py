@@ -9,7 +9,9 @@ stream by once for each group of pixels, two channels A and B at a time, in one 
           2^32, so only B itself must stay within 24 bits. 17 instructions for 24 multiplications
           at 3 pixels.
 `plain`   A and B in alternate bytes, two SXTB16 for each word: 19 for 24, and any sums.
-`single`  one channel at a time, for an odd number of them: 11 for 12.
+`single`  one channel at a time: 11 for 12.
+
+An odd number of channels in pairs ends in one whose partner is all zeros and is not stored.
 
 The requantization is `lower/kernels/requant.py`'s: SMMLA, ASR, SSAT. 256 * B goes through with a
 shift that is 8 larger and comes out the same.
@@ -49,7 +51,8 @@ _COLUMNS = ("r0", "r2", "r3")
 class Tile:
     """One routine: `pixels` by one or two channels, `unroll` times four inputs a loop.
 
-    `left` shifts the sums left before requantization, `clamp` bounds them more narrowly than int8.
+    `left` shifts the sums left before requantization, `clamp` bounds them more narrowly than int8,
+    `odd` leaves out the last pair's second channel.
     """
 
     form: Form
@@ -57,10 +60,12 @@ class Tile:
     unroll: int
     left: bool = False
     clamp: bool = False
+    odd: bool = False
 
     @property
     def symbol(self) -> str:
-        suffix = ("_left" if self.left else "") + ("_clamp" if self.clamp else "")
+        kinds = (("left", self.left), ("clamp", self.clamp), ("odd", self.odd))
+        suffix = "".join(f"_{name}" for name, present in kinds if present)
         return f"tile_{self.form}_{self.pixels}x{self.unroll}{suffix}"
 
     @property
@@ -75,7 +80,7 @@ class Tile:
     def text(self) -> str:
         units = self._unit() * self.unroll
         lines = [*self._prologue(), "4:", *self._start(), ".balign 4", "5:", *units]
-        lines += [*self._loop_end(), *self._epilogue(), *self._end()]
+        lines += [*self._loop_end(), *self._epilogue(), "6:", *self._end()]
         return routine(self.symbol, lines)
 
     @property
@@ -86,12 +91,12 @@ class Tile:
 
     def work(self, quads: int, channels: int) -> tuple[int, int]:
         """(instructions, cycles) of one call with 4 * quads inputs."""
-        loops = -(-quads // self.unroll)
+        loops, turns = -(-quads // self.unroll), -(-channels // self.channels)
         parts = [
             ([*self._prologue(), *self._end()], 1),
-            ([*self._start(), *self._epilogue()], channels // self.channels),
-            (self._unit(), quads * channels // self.channels),
-            (self._loop_end(), loops * channels // self.channels),
+            ([*self._start(), *self._epilogue()], turns),
+            (self._unit(), quads * turns),
+            (self._loop_end(), loops * turns),
         ]
         return (
             sum(instruction_count(lines) * times for lines, times in parts),
@@ -193,12 +198,20 @@ class Tile:
         return lines + self._stores()
 
     def _stores(self) -> list[str]:
+        places = ["[r0]", "[r0, r1]", "[r0, r1, lsl #1]"][: self.pixels]
+        if self.odd:
+            first, second = (
+                [f"strb.w {total}, {place}" for total, place in zip(sums, places, strict=True)]
+                for sums in (self._first, self._second)
+            )
+            return ["ldrd r0, r1, [sp, #4]", *first, "adds r0, #1", "ldr r2, [sp, #20]",
+                    "cmp r0, r2", "beq.n 6f", *second, "adds r0, #1", "str r0, [sp, #4]",
+                    "b.w 4b"]  # fmt: skip
         lines = [f"bfi {a}, {b}, #8, #24" for a, b in zip(self._first, self._second, strict=False)]
         store = "strb.w" if self.channels == 1 else "strh.w"
         lines += ["ldrd r0, r1, [sp, #4]"]
-        places = ["[r0]", "[r0, r1]", "[r0, r1, lsl #1]"]
         lines += [
-            f"{store} {total}, {place}" for total, place in zip(self._first, places, strict=False)
+            f"{store} {total}, {place}" for total, place in zip(self._first, places, strict=True)
         ]
         return [*lines, f"adds r0, #{self.channels}", "str r0, [sp, #4]", "ldr r1, [sp, #20]",
                 "cmp r0, r1", "bne.w 4b"]  # fmt: skip
@@ -226,13 +239,20 @@ class Tile:
             np.int64,
         ).astype(np.int32)[: self.header_words]  # fmt: skip
 
-    def stream(self, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
+    def stream(
+        self, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, groups: int = 1
+    ) -> np.ndarray:
         """Weights as they are read, int32.
 
         Args:
             weights: int8 `[channels, inputs]`, inputs a multiple of 4.
             bias, multiplier: int32 `[channels]`.
+            groups: of channels, each computed by a call of its own.
         """
+        if self.odd:
+            weights, bias, multiplier = (
+                _with_partners(array, groups) for array in (weights, bias, multiplier)
+            )
         outputs = weights.shape[0]
         quads = weights.astype(np.int64).reshape(outputs // self.channels, self.channels, -1, 4)
         bias = bias.astype(np.int64).reshape(-1, self.channels)
@@ -251,6 +271,13 @@ class Tile:
         words = words.reshape(len(quads), -1)
         rows = np.concatenate([bias, words, multiplier.reshape(-1, self.channels)], axis=1)
         return (rows & 0xFFFFFFFF).astype(np.uint32).view(np.int32).reshape(-1)
+
+
+def _with_partners(array: np.ndarray, groups: int) -> np.ndarray:
+    """A channel of zeros behind each group's channels."""
+    grouped = array.reshape(groups, -1, *array.shape[1:])
+    spare = np.zeros((groups, 1, *array.shape[1:]), array.dtype)
+    return np.concatenate([grouped, spare], axis=1).reshape(-1, *array.shape[1:])
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:
@@ -286,19 +313,17 @@ def forms(requantize: Requantize, weights: np.ndarray, bias: np.ndarray) -> list
     rounding, wide_rounding = _roundings(requantize)
     if abs(rounding) >= _ROUNDING_LIMIT or requantize.low > requantize.high:
         return []
-    if weights.shape[0] % 2:
-        return ["single"]
     wide = weights.astype(np.int64)
     most = np.maximum(wide * 127, wide * -128).sum(axis=1) + bias
     least = np.minimum(wide * 127, wide * -128).sum(axis=1) + bias
     fits = bool((most < _PAIR_LIMIT).all() and (least >= -_PAIR_LIMIT).all())
     if fits and not requantize.left_shift and abs(wide_rounding) < _ROUNDING_LIMIT:
-        return ["pairs", "plain"]
-    return ["plain"]
+        return ["pairs", "plain", "single"]
+    return ["plain", "single"]
 
 
-def tiles(form: Form, requantize: Requantize, pixels: int) -> list[Tile]:
-    """The routines worth trying for a map of `pixels` output pixels."""
-    left = requantize.left_shift > 0
-    clamp = _clamps(requantize)
-    return [Tile(form, min(pixels, MOST_PIXELS), unroll, left, clamp) for unroll in (1, 2, 4)]
+def tiles(form: Form, requantize: Requantize, pixels: int, channels: int) -> list[Tile]:
+    """The routines worth trying for so many output pixels and channels of a group."""
+    left, clamp = requantize.left_shift > 0, _clamps(requantize)
+    odd = form != "single" and channels % 2 == 1
+    return [Tile(form, min(pixels, MOST_PIXELS), unroll, left, clamp, odd) for unroll in (1, 2, 4)]
