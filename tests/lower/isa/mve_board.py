@@ -32,7 +32,7 @@ needs_qemu = pytest.mark.skipif(
     reason=f"{EMULATOR} is not installed; it is the only emulator of MVE",
 )
 _INSTRUCTIONS_PER_TICK = 50  # of the FPGAIO counter, at 20 MHz and one instruction a nanosecond
-_RUN_SECONDS = 120
+_RUN_SECONDS = 60
 _GUARD_BYTES = 32
 
 

@@ -68,8 +68,20 @@ def windows(draw: Any, channels: int, pointwise: bool = False) -> Window:
     return Window((1, *extents, channels), size, strides, padding, dilation)
 
 
-def _bias(generator: np.random.Generator, channels: int) -> np.ndarray:
-    return generator.integers(-(2**20), 2**20, channels).astype(np.int32)
+def _weights(
+    generator: np.random.Generator,
+    draw: Any,
+    shape: tuple[int, ...],
+    channels: int,
+    requantize: Requantize,
+    low: int = -128,
+) -> list[np.ndarray]:
+    """Weights and bias; small ones where the multiplier is large, so that not all saturates."""
+    if requantize.left_shift and draw(st.booleans()):
+        few = (generator.random(shape) < 0.1) * generator.integers(-1, 2, shape)
+        return [few.astype(np.int8), generator.integers(-99, 99, channels).astype(np.int32)]
+    bias = generator.integers(-(2**20), 2**20, channels).astype(np.int32)
+    return [values(generator, draw, shape, low), bias]
 
 
 @st.composite
@@ -80,9 +92,9 @@ def conv2d_cases(draw: Any) -> Case:
     window = draw(windows(inputs, pointwise=draw(st.integers(0, 3)) == 0))
     requantize, tables = requantizations(generator, draw, channels)
     kernel = Conv2D(window, channels, 1, draw(st.integers(-128, 127)), requantize)
-    weights = values(generator, draw, (channels, *window.size, inputs))
+    constants = _weights(generator, draw, (channels, *window.size, inputs), channels, requantize)
     x = values(generator, draw, window.input_shape)
-    return kernel, [x], [weights, _bias(generator, channels), *tables]
+    return kernel, [x], [*constants, *tables]
 
 
 @st.composite
@@ -93,9 +105,9 @@ def dense_cases(draw: Any) -> Case:
     channels = draw(st.integers(1, 13))
     requantize, tables = requantizations(generator, draw, channels)
     kernel = Dense((*leading, inputs), channels, requantize)
-    weights = values(generator, draw, (channels, inputs))
+    constants = _weights(generator, draw, (channels, inputs), channels, requantize)
     x = values(generator, draw, (*leading, inputs))
-    return kernel, [x], [weights, _bias(generator, channels), *tables]
+    return kernel, [x], [*constants, *tables]
 
 
 @st.composite
@@ -106,9 +118,10 @@ def depthwise_cases(draw: Any) -> Case:
     window = draw(windows(channels))
     requantize, tables = requantizations(generator, draw, channels * multiplier)
     kernel = DepthwiseConv2D(window, multiplier, draw(st.integers(-128, 127)), requantize)
-    weights = values(generator, draw, (*window.size, channels * multiplier), -127)
+    shape = (*window.size, channels * multiplier)
+    constants = _weights(generator, draw, shape, shape[2], requantize, -127)
     x = values(generator, draw, window.input_shape)
-    return kernel, [x], [weights, _bias(generator, channels * multiplier), *tables]
+    return kernel, [x], [*constants, *tables]
 
 
 @st.composite

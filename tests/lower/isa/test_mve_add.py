@@ -14,7 +14,7 @@ from edgecompress.lower.kernels.add import Add, litert_rounding, single_rounding
 
 @needs_qemu
 @given(cases=st.lists(addition_cases(), min_size=16, max_size=16))
-@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_addition(cases: list[Case]) -> None:
     check([AddGenerator()], cases)
 

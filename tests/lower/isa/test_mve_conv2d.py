@@ -20,21 +20,21 @@ from edgecompress.lower.kernels.requant import Requantize, make_requantize
 
 @needs_qemu
 @given(cases=st.lists(conv2d_cases(), min_size=24, max_size=24))
-@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_convolution(cases: list[Case]) -> None:
     check([ConvolutionGenerator()], cases)
 
 
 @needs_qemu
 @given(cases=st.lists(dense_cases(), min_size=12, max_size=12))
-@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_dense(cases: list[Case]) -> None:
     check([ConvolutionGenerator()], cases)
 
 
 @needs_qemu
 @given(cases=st.lists(conv2d_add_cases(), min_size=16, max_size=16))
-@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_convolution_with_residual(cases: list[Case]) -> None:
     check([ConvolutionGenerator()], cases)
 

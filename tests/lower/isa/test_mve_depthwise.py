@@ -19,7 +19,7 @@ _REQUANTIZE = Requantize("smmla", 0, -128, 127, shift=4)
 
 @needs_qemu
 @given(cases=st.lists(depthwise_cases(), min_size=20, max_size=20))
-@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_depthwise(cases: list[Case]) -> None:
     check([DepthwiseGenerator(), ConvolutionGenerator()], cases)
 

@@ -18,7 +18,7 @@ from edgecompress.lower.kernels.requant import Requantize
 
 @needs_qemu
 @given(cases=st.lists(pool_cases(), min_size=30, max_size=30))
-@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_pooling(cases: list[Case]) -> None:
     check([PoolGenerator()], cases)
 
