@@ -273,3 +273,17 @@ def test_helpers_have_a_body_by_the_name_llvm_calls_them(target, tmp_path):
         folder=tmp_path, what="linking every helper",
     )  # fmt: skip
     assert (tmp_path / "all.elf").stat().st_size > 1000
+
+
+def test_the_arena_goes_to_the_largest_ram_and_variables_to_the_first(program, tmp_path):
+    """As on an STM32H7: tightly coupled memory for stack and variables, AXI SRAM for the arena."""
+    document = load_target("cortex-m7").model_dump()
+    (fast,) = (region for region in document["regions"] if region["kind"] == "ram")
+    fast["size"] = 65536
+    large = {"name": "AXI", "kind": "ram", "origin": fast["origin"] + 0x100000, "size": 131072}
+    document["regions"] = [*document["regions"], large]
+    build_image(program, DeviceProfile.model_validate(document), tmp_path, model_hash=HASH)
+    places = {item.name: item.address for item in allocated_sections(tmp_path / "firmware.elf")}
+    assert large["origin"] <= places[".model_arena"] < large["origin"] + large["size"]
+    for name in (".bss", ".stack"):
+        assert fast["origin"] <= places[name] < fast["origin"] + fast["size"]
