@@ -1,10 +1,10 @@
-"""Depthwise convolutions that `depthwise.py` refuses, as the convolutions they also are.
+"""Depthwise convolutions of one to four channels, as first layers whose other weights are zero.
 
-A depthwise convolution with m filters a channel is a convolution of C groups with one input and m
-outputs each. With few channels it is cheaper as a convolution of one group whose other weights are
-zero: then pixels are read as they lie in memory.
+A depthwise convolution with m filters a channel is a convolution of all channels in which every
+output reads one. While channels are few that is the cheapest form there is: pixels are read as
+they lie in memory.
 
-Example: 8 filters of 10x8 on one channel, as small keyword spotters begin, is a first layer.
+Example: 8 filters of 10x8 on one channel, as small keyword spotters begin.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from edgecompress.lower.kernels.depthwise_conv2d import DepthwiseConv2D
 if TYPE_CHECKING:
     from edgecompress.lower.program import Kernel
 
-_MOST_ZEROS = 4  # channels whose inputs are multiplied by zero rather than picked out
+_MOST_CHANNELS = 4
 
 
 @dataclass(frozen=True)
 class OtherDepthwiseGenerator:
     """`DepthwiseConv2D` that `preferred` has no offer for.
 
-    Refuses what `Conv2DGenerator` refuses: more than one image and LiteRT's rounding.
+    Refuses more than four channels, where the zeros would cost more than the generic kernel, more
+    than one image and LiteRT's rounding.
     """
 
     preferred: Generator
@@ -41,29 +42,19 @@ class OtherDepthwiseGenerator:
         offers = self.preferred.implement(kernel, constants)
         if offers:
             return offers
-        weights, *rest = constants
         channels = kernel.window.input_shape[3]
-        forms = [(channels, grouped(weights))]
-        if channels <= _MOST_ZEROS:
-            forms.append((1, spread(weights, channels)))
+        if channels > _MOST_CHANNELS:
+            return []
+        weights, *rest = constants
+        convolution = Conv2D(
+            kernel.window, kernel.output_shape[3], 1, kernel.input_zero_point, kernel.requantize
+        )
         found = [
             offer
-            for groups, values in dict(forms).items()
             for generator in (Conv2DGenerator(), FirstLayerGenerator())
-            for offer in generator.implement(_convolution(kernel, groups), (values, *rest))
+            for offer in generator.implement(convolution, (spread(weights, channels), *rest))
         ]
         return [replace(item, description=f"{item.description}, depthwise") for item in found]
-
-
-def _convolution(kernel: DepthwiseConv2D, groups: int) -> Conv2D:
-    return Conv2D(
-        kernel.window, kernel.output_shape[3], groups, kernel.input_zero_point, kernel.requantize
-    )
-
-
-def grouped(weights: np.ndarray) -> np.ndarray:
-    """[kh, kw, O] as [O, kh, kw, 1]."""
-    return np.ascontiguousarray(weights.transpose(2, 0, 1)[..., None])
 
 
 def spread(weights: np.ndarray, channels: int) -> np.ndarray:
