@@ -320,6 +320,7 @@ class Result(Record):
     against_source: SourceComparison | None = None
     float_layers: tuple[str, ...] = ()
     layers: tuple[LayerReport, ...] = ()
+    memory: MemoryMap | None = None
     plan: Plan | None = None
     hashes: dict[str, str] = {}
     seeds: dict[str, int] = {}
