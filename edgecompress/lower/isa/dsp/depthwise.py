@@ -15,6 +15,9 @@ lie over have been read by then, so the layer works in place.
 Weights come as bytes and are widened per channel. Multiplying them by 2^k lets layers of the same
 shape but different shifts S share one routine: floor(acc * 2^k * M / 2^(S + k)) is the same.
 
+Two routines are offered: one with the layer's sizes in its instructions (`depthwise_text.py`), and
+one for any sizes (`depthwise_shared.py`), which pays where a network has many shapes.
+
     constants: [pair of zero points, rounding, k, bytes of the table] [chunks]
                [bias, multiplier] a channel, then weights [channel][row][tap] int8
 """
