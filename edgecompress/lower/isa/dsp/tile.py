@@ -98,6 +98,9 @@ class Tile:
             (self._unit(), quads * turns),
             (self._loop_end(), loops * turns),
         ]
+        if self.odd:  # the last pair leaves before its second stores
+            stores = self._stores()
+            parts.append((stores[stores.index("beq.n 6f") + 1 :], -1))
         return (
             sum(instruction_count(lines) * times for lines, times in parts),
             sum(cycles(lines) * times for lines, times in parts),
@@ -282,7 +285,8 @@ def _with_partners(array: np.ndarray, groups: int) -> np.ndarray:
 
 def _bytes(values: np.ndarray) -> np.ndarray:
     """`[..., 4]` int8 values as little-endian words, int64."""
-    return sum((values[..., lane] & 0xFF) << 8 * lane for lane in range(4))
+    low, second, third, high = ((values[..., lane] & 0xFF) << 8 * lane for lane in range(4))
+    return low | second | third | high
 
 
 def _roundings(requantize: Requantize) -> tuple[int, int]:
