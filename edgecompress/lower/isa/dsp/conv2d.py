@@ -34,10 +34,10 @@ class Conv2DGenerator:
     """
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
-        conv = kernel.conv if isinstance(kernel, Conv2DAdd) else kernel
-        if not isinstance(conv, Conv2D) or not _takes(conv):
+        if not isinstance(kernel, Conv2D | Conv2DAdd):
             return []
-        if isinstance(kernel, Conv2DAdd) and not _takes_sum(kernel):
+        conv = kernel.conv if isinstance(kernel, Conv2DAdd) else kernel
+        if not _takes(conv) or (isinstance(kernel, Conv2DAdd) and not _takes_sum(kernel)):
             return []
         weights, bias, multiplier = constants[0], constants[1], constants[2]
         packed = Runs.of(conv).pack(weights)
