@@ -11,7 +11,7 @@ can take of a kernel row is a segment: all its taps when neighbours in x are nei
 from __future__ import annotations
 
 from edgecompress.lower.isa.dsp.asm import routine
-from edgecompress.lower.isa.mve.rows import VARIANTS, Variant
+from edgecompress.lower.isa.mve.rows import Variant
 from edgecompress.lower.isa.mve.text import filled
 
 CONV2D = "edge_mve_conv2d"
@@ -234,11 +234,6 @@ def convolution(variant: Variant) -> dict[str, str]:
     start = _CONV2D_ADDED if variant.added else []
     lines = [*start, *_CONV2D, *_GATHER, *_BORDER, *_ADVANCE]
     return {symbol: routine(symbol, filled(lines, AT | variant.names)), **variant.rows()}
-
-
-def routines() -> dict[str, str]:
-    """Every variant's, by name."""
-    return {name: text for variant in VARIANTS for name, text in convolution(variant).items()}
 
 
 def convolution_words(**words: int) -> list[int]:

@@ -12,7 +12,7 @@ With `_add`, `other` follows x and is added to what the routine computes.
 from __future__ import annotations
 
 from edgecompress.lower.isa.dsp.asm import routine
-from edgecompress.lower.isa.mve.rows import VARIANTS, Variant
+from edgecompress.lower.isa.mve.rows import Variant
 from edgecompress.lower.isa.mve.text import filled
 
 POINTWISE, RAGGED = "edge_mve_pointwise", "edge_mve_ragged"
@@ -135,16 +135,6 @@ def pointwise(symbol: str, variant: Variant) -> dict[str, str]:
     lines = [*(_ADDED[symbol] if variant.added else []), *_lines(symbol)]
     name = symbol + variant.suffix
     return {name: routine(name, filled(lines, variant.names)), **variant.rows()}
-
-
-def routines() -> dict[str, str]:
-    """Every variant's, by name."""
-    return {
-        name: text
-        for symbol in (POINTWISE, RAGGED)
-        for variant in VARIANTS
-        for name, text in pointwise(symbol, variant).items()
-    }
 
 
 def pointwise_instructions(symbol: str) -> int:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgecompress.lower.program import Kernel
 
 Form = Literal["divide", "requantize", "maximum"]
-_LANES = {"divide": 4, "requantize": 4, "maximum": 16}
+_LANES: dict[Form, int] = {"divide": 4, "requantize": 4, "maximum": 16}
 _MOST_COUNT = 4096  # keeps (128 n + n / 2) * n below 2^32
 _MOST_ENTRIES = 257
 

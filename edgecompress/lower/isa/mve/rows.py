@@ -239,6 +239,3 @@ class Variant:
         loop = 14 * blocks + 2 * -(-blocks // 2)
         each = instruction_count(self.group2) - 30 + loop
         return instruction_count([*_SETUP2, *_END]) + groups * each
-
-
-VARIANTS = [Variant(added, lifted) for added in (False, True) for lifted in (False, True)]
