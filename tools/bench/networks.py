@@ -195,7 +195,7 @@ def mixed(side: int = 32, width: int = 24) -> nn.Module:
             convolution(width, 6, (1, 7)),
             nn.Sequential(nn.MaxPool2d(3, 1, 1), convolution(width, 8)),
         ),
-        convolution(2 * width, width + 6, 3, dilation=2),
+        convolution(width + 24, width + 6, 3, dilation=2),
         convolution(width + 6, width + 6, (5, 1), groups=width + 6),
         convolution(width + 6, width + 6, 3, dilation=2, groups=width + 6),
         nn.MaxPool2d(2),
