@@ -124,7 +124,7 @@ def deploy(
     if measurement.stack_high_water_bytes is not None:
         ram_parts["stack"] = measurement.stack_high_water_bytes
     size = SizeReport(flash_sections=manifest.size.flash_sections, ram_parts=ram_parts)
-    return Deployed(program, host, manifest, verification, measurement, size)
+    return Deployed(program, image_program, host, manifest, verification, measurement, size)
 
 
 def device_inputs(program: Program, samples: np.ndarray | None, count: int) -> np.ndarray:
