@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 _SHIFTS = (12, 20, 8)  # shared by layers of one shape: nearly all take 12
 _MOST_TAPS = 7  # of a kernel row: weights and eight sums stay in registers
 Constants = tuple[np.ndarray, ...]
+PairedAxis = Literal["width", "height"]
 # Scratch to aim at: the largest, or an eighth of the input, is fast; the others relieve the arena.
-_SCRATCH_BYTES = (2048, 1024, 512)
+SCRATCH_BYTES = (2048, 1024, 512)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Plan:
     shift: int
     low: int
     high: int
-    axis: Literal["width", "height"]
+    axis: PairedAxis
 
     @property
     def words(self) -> int:
@@ -182,18 +183,18 @@ class DepthwiseGenerator:
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
         if not isinstance(kernel, DepthwiseConv2D) or not _takes(kernel):
             return []
-        shift, left = _common_shift(kernel, *constants[:2])
+        shift, left = common_shift(kernel, *constants[:2])
         if shift is None:
             return []
         eighth = int(np.prod(kernel.window.input_shape)) // 8
         plans = {}
         for axis in ("width", "height"):
-            for most in (max(_SCRATCH_BYTES[0], eighth), *_SCRATCH_BYTES[1:]):
+            for most in (max(SCRATCH_BYTES[0], eighth), *SCRATCH_BYTES[1:]):
                 plan = make_plan(kernel, axis, most, shift)
                 if plan is not None:
                     plans[plan.symbol] = plan
         return [
-            _implementation(plan, writer(plan), kernel, left, constants)
+            implementation(plan, writer(plan), kernel, left, constants)
             for plan in plans.values()
             for writer in (DepthwiseText, SharedDepthwiseText)
             if writer is DepthwiseText or plan.axis == "width"
@@ -213,7 +214,7 @@ def _takes(kernel: DepthwiseConv2D) -> bool:
     )
 
 
-def _common_shift(
+def common_shift(
     kernel: DepthwiseConv2D, weights: np.ndarray, bias: np.ndarray
 ) -> tuple[int | None, int]:
     """The shift S + k and the k by which weights and biases are multiplied; None: none fits."""
@@ -228,7 +229,7 @@ def _common_shift(
 
 
 def make_plan(
-    kernel: DepthwiseConv2D, axis: Literal["width", "height"], most_bytes: int, shift: int
+    kernel: DepthwiseConv2D, axis: PairedAxis, most_bytes: int, shift: int
 ) -> Plan | None:
     """The plan with pairs along `axis` and about `most_bytes` of scratch; None: not possible."""
     window = kernel.window
@@ -238,6 +239,18 @@ def make_plan(
                 wide * channels, columns * channels)  # fmt: skip
     right = Axis(wide, window.padding[1], columns, window.size[1], window.strides[1],
                  channels, channels)  # fmt: skip
+    return plan_axes(kernel, (down, right), axis, most_bytes, shift)
+
+
+def plan_axes(
+    kernel: DepthwiseConv2D,
+    axes: tuple[Axis, Axis],
+    axis: PairedAxis,
+    most_bytes: int,
+    shift: int,
+) -> Plan | None:
+    """`make_plan` for any layout: `axes` are down and right."""
+    down, right = axes
     along, across = (right, down) if axis == "width" else (down, right)
     if along.taps > _MOST_TAPS or min(along.inside, across.inside) < 1:
         return None
@@ -250,7 +263,7 @@ def make_plan(
         if across.taps < across.stride:
             return None  # a chunk would have to skip rows
         outputs = max(fitting, 1)
-    requantize = kernel.requantize
+    requantize, channels = kernel.requantize, kernel.window.input_shape[3]
     chunks = tuple(_chunks(across, outputs))
     return Plan(channels, along, across, chunks, shift, requantize.low, requantize.high, axis)
 
@@ -269,7 +282,7 @@ def _chunks(across: Axis, outputs: int) -> list[Chunk]:
     return chunks
 
 
-def _implementation(
+def implementation(
     plan: Plan, writer: DepthwiseText, kernel: DepthwiseConv2D, left: int, constants: Constants
 ) -> Implementation:
     text, symbol = writer.write(), plan.symbol

@@ -7,6 +7,7 @@ from edgecompress.lower.isa.dsp.concat import ConcatGenerator
 from edgecompress.lower.isa.dsp.conv2d import Conv2DGenerator
 from edgecompress.lower.isa.dsp.dense import DenseGenerator
 from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
+from edgecompress.lower.isa.dsp.dilated import DilatedDepthwiseGenerator
 from edgecompress.lower.isa.dsp.first_layer import FirstLayerGenerator
 from edgecompress.lower.isa.dsp.lookup import LookupGenerator
 from edgecompress.lower.isa.dsp.other_depthwise import OtherDepthwiseGenerator
@@ -20,6 +21,7 @@ GENERATORS: tuple[Generator, ...] = (
     PointwiseGenerator(),
     DenseGenerator(),
     OtherDepthwiseGenerator(DepthwiseGenerator()),
+    DilatedDepthwiseGenerator(),
     AddGenerator(),
     ConcatGenerator(),
     PoolGenerator(),
