@@ -24,6 +24,7 @@ from typing import Literal
 
 import numpy as np
 import tvm
+import tvm_ffi
 
 from edgecompress.errors import BuildFailed
 from edgecompress.lower.isa import generators_for
@@ -282,7 +283,7 @@ class _Building:
         driver = implementation.driver
         if driver is not None:
             first = self.drivers.setdefault(implementation.symbol, driver)
-            if first is not driver and not tvm.ir.structural_equal(first, driver):
+            if first is not driver and not tvm_ffi.structural_equal(first, driver):
                 raise BuildFailed(f"Two different drivers are named {implementation.symbol}.")
 
 
