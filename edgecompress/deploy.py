@@ -58,10 +58,12 @@ class DeployOptions:
 class Deployed:
     """A linked image with everything that was observed of it.
 
-    `program` is the portable one, which the host runs; the image's own differs in kernels only.
+    `program` is the portable one, which the host runs; `image_program` is what was linked, and
+    differs in kernels only.
     """
 
     program: Program
+    image_program: Program
     host: HostModel
     manifest: ImageManifest
     verification: Verification
