@@ -19,6 +19,8 @@ def generators_for(core: Core) -> tuple[Generator, ...]:
         generators += _offered("mve")
     if core.dsp and core.isa in ("armv7e-m", "armv8-m.main", "armv8.1-m.main"):
         generators += _offered("dsp")
+    if core.isa == "rv32imc":
+        generators += _offered("rv32")
     return generators
 
 
@@ -26,6 +28,8 @@ def _offered(instruction_set: str) -> tuple[Generator, ...]:
     """`GENERATORS` of a set's package, read only when a core asks for it: they import tvm."""
     if instruction_set == "mve":
         from edgecompress.lower.isa.mve.generators import GENERATORS as offered
+    elif instruction_set == "rv32":
+        from edgecompress.lower.isa.rv32.generators import GENERATORS as offered
     else:
         from edgecompress.lower.isa.dsp.generators import GENERATORS as offered
     return offered
