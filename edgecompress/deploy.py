@@ -64,6 +64,7 @@ class Deployed:
 
     program: Program
     image_program: Program
+    image_program: Program
     host: HostModel
     manifest: ImageManifest
     verification: Verification
