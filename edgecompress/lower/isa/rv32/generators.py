@@ -37,9 +37,12 @@ _CODE_BYTES = 900
 
 @dataclass(frozen=True)
 class _Wide:
-    """What `build_function` asks of a kernel, with the wider tile as its schedule."""
+    """A kernel with the wider tile as its schedule."""
 
+    op: str
+    macs: int
     compute: Callable[..., Any]
+    reference: Callable[..., np.ndarray]
     overlaps: tuple[Overlap, ...]
 
     def schedule(self, schedule: Any, function_name: str) -> None:
@@ -55,13 +58,16 @@ class WideTileGenerator:
     """
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
+        if not isinstance(kernel, Conv2D | Conv2DAdd | Dense):
+            return []
         shapes = _activations(kernel)
         if not shapes or kernel.output_shape[-1] % _WIDTH:
             return []
-        overlaps: tuple[Overlap, ...] = getattr(kernel, "overlaps", ())
+        overlaps = () if isinstance(kernel, Dense) else kernel.overlaps
         arguments = [(shape, "int8") for shape in shapes]
         arguments += [(array.shape, str(array.dtype)) for array in constants]
         symbol = "rv32_" + hashlib.sha256(repr((kernel, arguments)).encode()).hexdigest()[:12]
+        wide = _Wide(kernel.op, kernel.macs, kernel.compute, kernel.reference, overlaps)
         first = next((item for item in overlaps if item.argument == 0), None)
         return [
             Implementation(
@@ -69,25 +75,25 @@ class WideTileGenerator:
                 constants=constants,
                 cost=_cost(kernel),
                 description=f"rv32 {kernel.op}, {_WIDTH} channels",
-                driver=build_function(_Wide(kernel.compute, overlaps), arguments, symbol),
+                driver=build_function(wide, arguments, symbol),
                 may_overlap_input=None if first is None else first.distance_bytes,
                 in_place_arguments=tuple(item.argument for item in overlaps if item.argument > 0),
             )
         ]
 
 
-def _activations(kernel: Kernel) -> list[tuple[int, ...]]:
-    """The shapes of the activation arguments; empty for a kernel this set does not take."""
+def _activations(kernel: Conv2D | Conv2DAdd | Dense) -> list[tuple[int, ...]]:
+    """The shapes of the activation arguments; empty for a convolution in groups."""
     if isinstance(kernel, Dense):
         return [kernel.input_shape]
     conv = kernel.conv if isinstance(kernel, Conv2DAdd) else kernel
-    if not isinstance(conv, Conv2D) or conv.groups != 1:
+    if conv.groups != 1:
         return []
     shapes: list[tuple[int, ...]] = [conv.window.input_shape]
     return [*shapes, conv.output_shape] if isinstance(kernel, Conv2DAdd) else shapes
 
 
-def _cost(kernel: Kernel) -> Cost:
+def _cost(kernel: Conv2D | Conv2DAdd | Dense) -> Cost:
     results = int(np.prod(kernel.output_shape))
     steps = kernel.macs // _WIDTH
     instructions = steps * _TILE_STEP + results * _FINISH
