@@ -64,7 +64,6 @@ class Deployed:
 
     program: Program
     image_program: Program
-    image_program: Program
     host: HostModel
     manifest: ImageManifest
     verification: Verification
