@@ -16,6 +16,7 @@ import numpy as np
 from edgecompress.errors import VerificationFailed
 from edgecompress.progress import Progress
 from edgecompress.records import (
+    CycleEstimate,
     ImageManifest,
     Measurement,
     SizeReport,
@@ -34,13 +35,15 @@ VERIFY_SAMPLES = 3
 
 Requantize = Literal["smmla", "tflite"]
 Precision = Literal["int8", "float32"]
+Optimize = Literal["size", "speed", "balanced"]
 
 
 @dataclass(frozen=True)
 class DeployOptions:
     """How the image is made and where it runs.
 
-    `device` is what `--device` takes; `dump` receives the IR after each pass.
+    `device` is what `--device` takes; `dump` receives the IR after each pass; `optimize` weighs
+    the kernels' flash against their time.
     """
 
     device: str
@@ -48,13 +51,19 @@ class DeployOptions:
     precision: Precision = "int8"
     allow_float: bool = False
     dump: Path | None = None
+    optimize: Optimize = "balanced"
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """A linked image with everything that was observed of it."""
+    """A linked image with everything that was observed of it.
+
+    `program` is the portable one, which the host runs; `image_program` is what was linked, and
+    differs in kernels only.
+    """
 
     program: Program
+    image_program: Program
     host: HostModel
     manifest: ImageManifest
     verification: Verification
@@ -85,6 +94,7 @@ def deploy(
     """
     from edgecompress.device.harness import open_device
     from edgecompress.link.image import build_image
+    from edgecompress.lower.passes.specialize import specialize
     from edgecompress.lower.pipeline import lower
     from edgecompress.verify.compare import verify
     from edgecompress.verify.host import HostModel
@@ -102,7 +112,9 @@ def deploy(
     progress.stage("Link the image")
     if profile.kind == "host":
         progress.note("A target's very first build compiles its C library, which takes a minute.")
-    manifest = build_image(program, profile, folder, model_hash=model_hash)
+    # the device runs its instruction set's own kernels, twin and host the portable ones
+    image_program = specialize(program, profile, options.optimize)
+    manifest = build_image(image_program, profile, folder, model_hash=model_hash)
     host = HostModel(program)
     inputs = device_inputs(program, samples, VERIFY_SAMPLES)
     progress.stage("Verify: numpy twin = host = device")
@@ -118,7 +130,7 @@ def deploy(
     else:
         ram_parts["stack_reserve"] = ram_parts.pop("stack")  # nobody measured it
     size = SizeReport(flash_sections=manifest.size.flash_sections, ram_parts=ram_parts)
-    return Deployed(program, host, manifest, verification, measurement, size)
+    return Deployed(program, image_program, host, manifest, verification, measurement, size)
 
 
 def device_inputs(program: Program, samples: np.ndarray | None, count: int) -> np.ndarray:
@@ -176,9 +188,15 @@ def device_outputs(
     return np.stack(outputs)
 
 
-def estimate_time(profile: DeviceProfile, instructions: int | None) -> TimeEstimate | None:
-    """A labelled range: exact instructions times the core's cycles per instruction."""
+def estimate_time(
+    profile: DeviceProfile, instructions: int | None, cycles: CycleEstimate | None = None
+) -> TimeEstimate | None:
+    """A labelled range: the core's cycle model over the blocks executed where it was seen, else
+    exact instructions times the core's cycles per instruction."""
     core = profile.core
+    if cycles is not None:
+        low, high = (count / core.clock_hz * 1e6 for count in (cycles.low, cycles.high))
+        return TimeEstimate(low_us=low, high_us=high, clock_hz=core.clock_hz, source=cycles.model)
     if instructions is None or core.cycles_per_instruction is None:
         return None
     low, high = (

@@ -203,10 +203,15 @@ def image_result(
 
 def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) -> Result:
     """Sizes beside budgets and predictions, costs and provenance of a deployed image."""
+    from edgecompress.link.library_sizes import library_sizes
     from edgecompress.plan.program_cost import predict_program
 
     size, measurement = deployed.size, deployed.measurement
-    predicted = plan.predicted if plan else predict_program(deployed.program, job.profile)
+    if plan is not None:
+        predicted = plan.predicted
+    else:
+        library = library_sizes(deployed.image_program, job.profile)
+        predicted = predict_program(deployed.image_program, job.profile, library)
     return Result(
         command=job.command,
         model=job.source.name,
@@ -230,10 +235,11 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
         device=measurement.device,
         label=measurement.label,
         latency_us=measurement.latency_us,
-        time_estimate=estimate_time(job.profile, measurement.instructions),
+        time_estimate=estimate_time(job.profile, measurement.instructions, measurement.cycles),
         verified=deployed.verification,
         float_layers=deployed.program.float_layers,
         layers=deployed.manifest.layers,
+        memory=deployed.manifest.memory,
         plan=plan,
         hashes={
             "source": job.source.hash,

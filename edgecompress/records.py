@@ -121,10 +121,14 @@ class TensorPlacement(Record):
 
 
 class MemoryMap(Record):
+    """The arena over time. `occupied_bytes` holds, for each step, the bytes in use while it runs:
+    with `tensors` what a picture of the arena needs."""
+
     arena_bytes: int
     tensors: tuple[TensorPlacement, ...]
     peak_step: str
     peak_live_bytes: int
+    occupied_bytes: tuple[int, ...] = ()
 
 
 class SizeReport(Record):
@@ -148,7 +152,11 @@ class SizeReport(Record):
 
 
 class LayerReport(Record):
-    """One step of the image. `location` is "arena", "input" or "output"."""
+    """One step of the image, its output `offset_bytes` into the memory `location` names.
+
+    `implementation` describes the instruction set's own code; empty where the kernel's portable
+    TIR runs, as it does for shapes no generator takes.
+    """
 
     index: int
     name: str
@@ -160,6 +168,7 @@ class LayerReport(Record):
     size_bytes: int
     macs: int
     is_float: bool
+    implementation: str = ""
 
 
 class ImageManifest(Record):
@@ -179,18 +188,36 @@ class ImageManifest(Record):
     requantize: Literal["smmla", "tflite"]
 
 
+class CycleEstimate(Record):
+    """A range of core cycles from exact block counts and the model named."""
+
+    low: int
+    high: int
+    model: str
+
+
 class LayerMeasurement(Record):
+    """One step's cost; `macs` and `implementation` are the image's own description of it."""
+
     index: int
     name: str
     ticks: int
+    macs: int = 0
+    implementation: str = ""
+    cycles: CycleEstimate | None = None
 
 
 class Measurement(Record):
-    """One inference's cost, and what kind of number it is."""
+    """One inference's cost, and what kind of number it is.
+
+    `words` counts every register moved by a wide load or store as one instruction.
+    """
 
     device: str
     label: MeasurementLabel
     instructions: int | None = None
+    words: int | None = None
+    cycles: CycleEstimate | None = None
     latency_us: float | None = None
     runs: int = 1
     stack_high_water_bytes: int | None = None
@@ -295,6 +322,7 @@ class Result(Record):
     against_source: SourceComparison | None = None
     float_layers: tuple[str, ...] = ()
     layers: tuple[LayerReport, ...] = ()
+    memory: MemoryMap | None = None
     plan: Plan | None = None
     hashes: dict[str, str] = {}
     seeds: dict[str, int] = {}

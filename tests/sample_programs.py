@@ -133,7 +133,6 @@ def _program(name, dtype, layers, constants, functions, alignment) -> Program:
             length * size,
             first[item],
             last_use[item],
-            {"x": "input", "y": "output"}.get(item, "arena"),
         )
         for item, length in shapes.items()
     }

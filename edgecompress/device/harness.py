@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 from pydantic import ValidationError
 
-from edgecompress.device.ports.base import Port
+from edgecompress.device.cycles import MODELS, Work
+from edgecompress.device.ports.base import CountsWork, Port
 from edgecompress.device.protocol import Area, Client, Identity
 from edgecompress.errors import (
     BadData,
@@ -21,6 +22,7 @@ from edgecompress.errors import (
     ProtocolError,
 )
 from edgecompress.records import (
+    CycleEstimate,
     ImageManifest,
     LayerMeasurement,
     LayerReport,
@@ -36,12 +38,16 @@ DEVICES = "virtual, process, qemu, serial:/dev/ttyACM0 or socket://host:port"
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What one step left behind: the CRC-32 of its output and its cost in ticks."""
+    """What one step left behind: the CRC-32 of its output and its cost in ticks.
+
+    `work` is what it executed, on a port that counts it and where it was asked for.
+    """
 
     index: int
     name: str
     crc: int
     ticks: int
+    work: Work | None = None
 
 
 def open_device(
@@ -70,7 +76,9 @@ def open_device(
     try:
         client = Client(port, run_timeout_s=run_timeout_s)
         client.synchronize()
-        return Session(client, manifest, _checked_identity(client, manifest))
+        return Session(
+            client, manifest, _checked_identity(client, manifest), core=profile.core.name
+        )
     except BaseException:
         port.close()
         raise
@@ -158,10 +166,14 @@ class Session:
         port: where the device is; `port.name` names it.
     """
 
-    def __init__(self, client: Client, manifest: ImageManifest, identity: Identity) -> None:
+    def __init__(
+        self, client: Client, manifest: ImageManifest, identity: Identity, *, core: str = ""
+    ) -> None:
+        self._core = core
         self._client = client
         self._identity = identity
         self._next_step: int | None = None
+        self._sample = b""
         self.manifest = manifest
         self.port = client.port
 
@@ -196,7 +208,8 @@ class Session:
                 f"The image takes one {spec.dtype} sample of shape {list(spec.shape)}; given "
                 f"{array.dtype} of shape {list(array.shape)}."
             )
-        self._client.load_input(array.tobytes())
+        self._sample = array.tobytes()
+        self._client.load_input(self._sample)
         self._next_step = None
 
     def infer(self, x: np.ndarray) -> np.ndarray:
@@ -214,6 +227,11 @@ class Session:
         data = self._client.output(_bytes(spec))
         return np.frombuffer(data, dtype=spec.dtype).reshape(spec.shape)
 
+    def run(self) -> int:
+        """Runs what `load` put in; the ticks it took, the reading of the timer included."""
+        self._next_step = None
+        return self._client.run()
+
     def layers(self, x: np.ndarray, manifest: ImageManifest | None = None) -> list[LayerTrace]:
         """Every step in order: what it wrote (as a CRC-32 of its bytes) and what it cost.
 
@@ -222,23 +240,35 @@ class Session:
         """
         if manifest is not None and manifest.model_hash != self.manifest.model_hash:
             raise ProtocolError(f"{self.port.name} runs another model than the manifest's.")
+        return self._traces(x)
+
+    def _traces(self, x: np.ndarray, *, with_work: bool = False) -> list[LayerTrace]:
         self.load(x)
         self._client.begin()
         traces = []
+        if with_work:
+            self.take_work()
         for layer in self.manifest.layers:
             ticks = self._client.step(layer.index)
+            work = self.take_work() if with_work else None
             crc = self._client.crc(layer.offset_bytes, layer.size_bytes, _AREAS[layer.location])
-            traces.append(LayerTrace(layer.index, layer.name, crc, ticks))
+            traces.append(LayerTrace(layer.index, layer.name, crc, ticks, work))
         self._next_step = len(self.manifest.layers)
         return traces
+
+    def take_work(self) -> Work | None:
+        """What the model executed since the last call; None on a port that cannot see it."""
+        return self.port.take_work() if isinstance(self.port, CountsWork) else None
 
     def read_layer(self, index: int) -> np.ndarray:
         """The output of one layer for the sample loaded last, in its shape and type.
 
-        Later steps reuse the arena, so the model is run again from its start up to this layer.
+        Later steps reuse the arena, the input's bytes too, so the sample is loaded again and the
+        model run from its start up to this layer.
         """
         layer = self.manifest.layers[index]
         if self._next_step != index + 1:
+            self._client.load_input(self._sample)
             self._client.begin()
             for earlier in range(index + 1):
                 self._client.step(earlier)
@@ -271,27 +301,50 @@ class Session:
 
         Ticks of an emulator become instructions, ticks of a real clock become microseconds, and
         neither is ever given as the other; under qemu-user there is no honest figure, so both are
-        None. The few instructions of reading the timer are included.
+        None. The few instructions of reading the timer are included. Runs after the first may
+        compute on an input the arena has reused, which changes no kernel's path through its code.
         """
         self.load(x)
         for _ in range(warmup):
             self._client.run()
-        ticks = statistics.median(self._client.run() for _ in range(max(runs, 1)))
-        layers = tuple(
-            LayerMeasurement(index=trace.index, name=trace.name, ticks=trace.ticks)
-            for trace in self.layers(x)
-        )
+        self.take_work()
+        all_ticks = [self._client.run()]
+        work = self.take_work()
+        all_ticks += [self._client.run() for _ in range(runs - 1)]
+        ticks = statistics.median(all_ticks)
+        layers = tuple(self._measured(trace) for trace in self._traces(x, with_work=True))
         clock = self.port.clock
         per_tick = clock.instructions_per_tick
         return Measurement(
             device=self.port.name,
             label=clock.label,
             instructions=None if per_tick is None else round(ticks * per_tick),
+            words=None if work is None else work.words,
+            cycles=self._cycles(work),
             latency_us=ticks / self._identity.tick_hz * 1e6 if clock.ticks_are_time else None,
             runs=max(runs, 1),
             stack_high_water_bytes=self.stack_high_water(),
             layers=layers,
         )
+
+    def _measured(self, trace: LayerTrace) -> LayerMeasurement:
+        layer = self.manifest.layers[trace.index]
+        return LayerMeasurement(
+            index=trace.index,
+            name=trace.name,
+            ticks=trace.ticks,
+            macs=layer.macs,
+            implementation=layer.implementation,
+            cycles=self._cycles(trace.work),
+        )
+
+    def _cycles(self, work: Work | None) -> CycleEstimate | None:
+        """By the model of the image's own core; None where it has none."""
+        core = self._core
+        if work is None or core not in work.cycles:
+            return None
+        low, high = work.cycles[core]
+        return CycleEstimate(low=low, high=high, model=MODELS[core].name)
 
 
 def _bytes(spec: TensorSpec) -> int:

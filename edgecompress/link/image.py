@@ -21,7 +21,7 @@ from edgecompress.link.toolchain import (
     target_flags,
 )
 from edgecompress.lower.codegen import build_object
-from edgecompress.lower.emit import WEIGHTS_FILE, emit_c, emit_weights
+from edgecompress.lower.emit import WEIGHTS_FILE, emit_c, emit_routines, emit_weights
 from edgecompress.lower.memory.arena import memory_map
 from edgecompress.lower.program import Program
 from edgecompress.paths import shipped
@@ -33,6 +33,8 @@ _OVERFLOW = re.compile(
     r"section '([^']+)' will not fit in region '([^']+)': overflowed by (\d+) bytes"
 )
 _MANIFEST = "image.json"
+# The linker scripts gather the kernels' code from *kernels.o.
+_ROUTINES_FILE = "routine_kernels.S"
 
 
 def build_image(
@@ -97,10 +99,15 @@ def build_library(
     (library / "model.c").write_text(source, encoding="ascii")
     (library / "weights.S").write_text(assembly, encoding="ascii")
     (library / WEIGHTS_FILE).write_bytes(weights)
-    objects = ["kernels.o", *compile_c(["model.c", "weights.S"], flags, profile, folder=library)]
-    (library / "kernels.o").write_bytes(
-        build_object(program.functions, dict(profile.toolchain.llvm))
-    )
+    sources = ["model.c", "weights.S"]
+    if routines := emit_routines(program):
+        (library / _ROUTINES_FILE).write_text(routines, encoding="ascii")
+        sources.append(_ROUTINES_FILE)
+    objects = compile_c(sources, flags, profile, folder=library)
+    if program.functions.functions:
+        kernels = build_object(program.functions, dict(profile.toolchain.llvm))
+        (library / "kernels.o").write_bytes(kernels)
+        objects.insert(0, "kernels.o")
     archive(objects, "libmodel.a", folder=library)
 
 
@@ -222,10 +229,11 @@ def _manifest(
                 output_shape=output.shape,
                 output_dtype=output.dtype,
                 location=output.location,
-                offset_bytes=output.offset_bytes if output.location == "arena" else 0,
+                offset_bytes=output.offset_bytes,
                 size_bytes=output.size_bytes,
                 macs=step.macs,
                 is_float=step.is_float,
+                implementation=step.implementation,
             )
         )
     return ImageManifest(

@@ -18,6 +18,9 @@ from edgecompress.target.schema import DeviceProfile
 
 _COMMON_FLAGS = ("-std=c99", "-Os", "-ffunction-sections", "-fdata-sections", "-fno-sanitize=all")
 _MCU_FLAGS = (
+    # zig's driver turns -Oz into -Os; the compiler proper saves a sixth with it.
+    "-Xclang",
+    "-Oz",
     "-ffreestanding",
     "-fno-unwind-tables",
     "-fno-asynchronous-unwind-tables",

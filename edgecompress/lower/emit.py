@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 
 from edgecompress.errors import BuildFailed
+from edgecompress.lower.memory.arena import input_preserved
 from edgecompress.lower.program import Argument, Buffer, Program
 from edgecompress.records import TensorSpec
 
@@ -77,6 +78,9 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
         input=_tensor(program.inputs[0]),
         output=_tensor(program.outputs[0]),
         arena_bytes=max(program.arena_bytes, 1),
+        input_offset=program.buffers[program.input_buffers[0]].offset_bytes,
+        output_offset=program.buffers[program.output_buffers[0]].offset_bytes,
+        input_preserved=int(input_preserved(program)),
         alignment=program.arena_alignment,
         c_text=_c_text,
     )
@@ -135,6 +139,17 @@ def emit_weights(program: Program) -> tuple[str, bytes]:
     return "\n".join(lines) + "\n", bytes(blob)
 
 
+def emit_routines(program: Program) -> str:
+    """An assembler file of the instruction set's own routines; empty when there are none."""
+    if not program.assembly:
+        return ""
+    texts = "\n".join(text for _symbol, text in program.assembly)
+    return (
+        f"/* {_c_text(program.name)}: routines. Made by edgecompress. */\n"
+        f"    .syntax unified\n    .thumb\n{texts}"
+    )
+
+
 def constant_symbols(program: Program) -> list[str]:
     """The C symbol of each of `program.constants`; equal constants share one."""
     return [symbol for symbol, _first in _shared(program)]
@@ -181,8 +196,13 @@ def _c_type(dtype: str) -> str:
 def _kernels(program: Program) -> list[dict[str, Any]]:
     """The C prototype of each distinct kernel, in order of first use."""
     prototypes: dict[str, list[str]] = {}
+    routines = {symbol for symbol, _text in program.assembly}
     for step in program.steps:
         parameters = []
+        if step.function in routines:  # shared by layers whose constants differ in type
+            parameters = ["const void *"] * (len(step.arguments) - 1) + ["void *"]
+            prototypes.setdefault(step.function, parameters)
+            continue
         for argument in step.arguments:
             if argument.kind == "constant":
                 dtype = str(program.constants[int(argument.name)].dtype)
@@ -198,8 +218,6 @@ def _argument(program: Program, symbols: list[str], argument: Argument, *, is_ou
     if argument.kind == "constant":
         return symbols[int(argument.name)]
     buffer = program.buffers[argument.name]
-    if buffer.location != "arena":
-        return "in" if buffer.location == "input" else "out"
     qualifier = "" if is_output else "const "
     return f"AT({qualifier}{_c_type(buffer.dtype)}, {buffer.offset_bytes})"
 

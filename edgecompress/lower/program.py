@@ -7,6 +7,7 @@ planner, the C generator, the host runner, the numpy twin and the device harness
     buffers    every activation: shape, dtype, first and last step, place
     constants  weights, biases, multipliers, tables; shared when equal
     functions  one TIR PrimFunc a distinct kernel, still to be lowered to an object
+    assembly   (symbol, text) of the routines that `passes.specialize` brought in for one device
 """
 
 from __future__ import annotations
@@ -53,17 +54,34 @@ class Kernel(Protocol):
 
 @dataclass(frozen=True)
 class Argument:
-    """A kernel's pointer argument: `buffers[name]`, or `constants[int(name)]`."""
+    """A kernel's pointer argument: `constants[int(name)]`, else `buffers[name]`.
 
-    kind: Literal["buffer", "constant"]
+    "scratch" is working memory the step alone uses: what is in it before does not matter.
+    """
+
+    kind: Literal["buffer", "constant", "scratch"]
     name: str
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A step's output may share memory with argument `argument`, if that dies at the step.
+
+    `distance_bytes` 0: exactly in place, no other way. Negative: the output starts at least that
+    many bytes before the input. Apart is always allowed.
+    """
+
+    argument: int
+    distance_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Step:
     """One kernel call. The last argument is the output; the others come in `compute`'s order.
 
-    `kernel` is None for a float operator TVM legalised itself (no numpy twin).
+    `kernel` is None for a float operator TVM legalised itself (no numpy twin). `overlaps` belongs
+    to the code in `function`: whoever replaces the function replaces it too. `implementation`
+    describes the instruction set's own code where `function` is that; empty means TIR.
     """
 
     name: str
@@ -72,6 +90,8 @@ class Step:
     kernel: Kernel | None
     op: str
     macs: int = 0
+    overlaps: tuple[Overlap, ...] = ()
+    implementation: str = ""
 
     @property
     def output(self) -> str:
@@ -84,7 +104,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Buffer:
-    """An activation. `location` says whose memory it is; `offset_bytes` counts only in the arena.
+    """An activation or a step's scratch, in the arena at `offset_bytes`.
 
     first_step is the step that writes it (-1 for the model input), last_step the last that reads
     it (len(steps) for the model output). A reshape has no step: it is an alias of its source.
@@ -96,7 +116,7 @@ class Buffer:
     size_bytes: int
     first_step: int
     last_step: int
-    location: Literal["arena", "input", "output"] = "arena"
+    location: Literal["arena"] = "arena"
     offset_bytes: int = 0
 
 
@@ -115,6 +135,7 @@ class Program:
     arena_bytes: int = 0
     arena_alignment: int = 16
     float_layers: tuple[str, ...] = field(default=())
+    assembly: tuple[tuple[str, str], ...] = ()
 
     @property
     def macs(self) -> int:

@@ -201,6 +201,12 @@ def uniform(problem: Problem, choices: Choices) -> Candidate | None:
     return None
 
 
+def narrowest(problem: Problem, choices: Choices) -> Candidate:
+    """Every group at its least width: what the budget must hold at the very least."""
+    widths = {group: options[0] for group, options in choices.widths.items()}
+    return Candidate("narrowest", widths, {}, problem.predict(widths))
+
+
 def greedy(problem: Problem, choices: Choices) -> Candidate | None:
     """The fallback: narrow, one option at a time, whatever saves most per damage, until it fits."""
     at = {group: len(options) - 1 for group, options in choices.widths.items()}

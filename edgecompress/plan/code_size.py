@@ -60,13 +60,13 @@ class CodeTable:
 
     kernel_bytes: dict[str, int]
     source: str
-    runtime_bytes: int = 6120
+    runtime_bytes: int = 3830
     vectors_bytes: int = 64
     data_bytes: int = 0
-    model_bytes: int = 60
-    model_step_bytes: int = 44
-    static_bytes: int = 196
-    stack_bytes: int = 320
+    model_bytes: int = 46
+    model_step_bytes: int = 36
+    static_bytes: int = 200
+    stack_bytes: int = 250
     unknown_kernel_bytes: int = 500
     instructions_per_mac: float = 3.6
 
@@ -80,19 +80,23 @@ def _scaled(factor: float) -> dict[str, int]:
 
 _TABLES = {
     "thumb2": CodeTable(_THUMB2_KERNELS, "linked for cortex-m7, m33 and m3; within 3 % of each"),
-    "thumb1": CodeTable(_scaled(1.4), "thumb2 x 1.4, an estimate"),
+    "thumb1": CodeTable(
+        _scaled(0.96), "linked for cortex-m0plus (kws)", runtime_bytes=4080, stack_bytes=280
+    ),
     "mve": CodeTable(
         {**_THUMB2_KERNELS, "average_pool2d": 1150},
         "linked for cortex-m55",
-        runtime_bytes=6224,
+        runtime_bytes=3820,
     ),
-    "riscv": CodeTable(_scaled(1.3), "thumb2 x 1.3, an estimate"),
+    "riscv": CodeTable(
+        _scaled(1.18), "linked for rv32imc (kws)", runtime_bytes=5170, model_step_bytes=57
+    ),
     "host": CodeTable(
         _scaled(2.5),
         "linked for x86-64, runtime included; kernels vary with vectorization",
-        runtime_bytes=11_900,
+        runtime_bytes=11_330,
         vectors_bytes=0,
-        static_bytes=8952,
+        static_bytes=8968,
         stack_bytes=4096,
     ),
 }

@@ -7,6 +7,7 @@ runtime and stack come from `code_size` and are corrected by images already link
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -21,7 +22,6 @@ from edgecompress.plan.program_cost import (
     aligned,
     assemble,
     corrections_from,
-    io_bytes,
 )
 from edgecompress.records import LowRank, Prediction
 from edgecompress.target.schema import DeviceProfile
@@ -53,15 +53,13 @@ def evaluate(
     network = expand(network, low_rank or {})
     steps = network.steps
     lifetimes = list(arena_lifetimes(network, widths).values())
-    ends = (network.tensors[network.input], network.tensors[network.output])
     return assemble(
         profile,
         kernels=[kernel_row(network, step, widths) for step in steps],
         names=[step.name for step in steps],
         constant_bytes=sum(constant_bytes(network, step, widths) for step in steps),
         arena_bytes=plan_offsets(lifetimes, ALIGNMENT_BYTES)[1],
-        io_bytes=io_bytes(ends[0].size_bytes(widths), ends[1].size_bytes(widths)),
-        peak=peak_live(lifetimes)[0],
+        peak=max(peak_live(lifetimes)[0], 0),
         macs=sum(step_macs(network, step, widths) for step in steps),
         corrections=corrections,
     )
@@ -101,19 +99,49 @@ def step_macs(network: Network, step: PlannedStep, widths: Mapping[str, int]) ->
 def arena_lifetimes(network: Network, widths: Mapping[str, int]) -> dict[str, Lifetime]:
     """Tensor name -> (bytes, first step, last step) of everything the arena holds.
 
-    The model's input and output are the caller's memory; a reshape is its source's memory.
+    That is the model's input and output too; a reshape is its source's memory. The output of a
+    convolution that only an addition reads is never stored (`lower/passes/fuse_add.py`), and a sum
+    or a table's result takes the place of what dies at it: one entry, named after the first.
+    Convolutions over their own input are not counted on: that depends on code chosen later.
     """
-    callers = {network.tensors[name].storage for name in (network.input, network.output)}
-    last = network.last_uses()
+    fused = fused_convolutions(network)
+    last, unstored = network.last_uses(), set(fused.values())
+    first, ends, owner = {network.input: -1}, {network.input: last.get(network.input, -1)}, {}
+    for index, step in enumerate(network.steps):
+        if index in unstored:
+            continue
+        dying = [
+            name
+            for name in (network.tensors[source].storage for source in step.inputs)
+            if step.op in ("add", "lookup") and last[name] == index
+        ]
+        stored = [root for name in dying if (root := owner.get(name, name)) in first]
+        name = stored[0] if stored else step.output
+        owner[step.output] = name
+        # a sum is written while its convolution runs
+        first.setdefault(name, fused.get(index, index))
+        ends[name] = last.get(step.output, index)
     return {
-        step.output: (
-            network.tensors[step.output].size_bytes(widths),
-            index,
-            last.get(step.output, index),
-        )
-        for index, step in enumerate(network.steps)
-        if step.output not in callers
+        name: (network.tensors[name].size_bytes(widths), begins, ends[name])
+        for name, begins in first.items()
     }
+
+
+def fused_convolutions(network: Network) -> dict[int, int]:
+    """Step of each addition -> step of the convolution that computes it, by the compiler's rule."""
+    made = {step.output: index for index, step in enumerate(network.steps)}
+    reads = Counter(network.tensors[name].storage for s in network.steps for name in s.inputs)
+    reads[network.tensors[network.output].storage] += 1
+    found = {}
+    for index, step in enumerate(network.steps):
+        if step.op != "add" or len(step.inputs) != 2:
+            continue
+        sources = [network.tensors[name].storage for name in step.inputs]
+        latest = max(sources, key=lambda name: made.get(name, -1))
+        producer = made.get(latest, -1)
+        if producer >= 0 and network.steps[producer].op == "conv2d" and reads[latest] == 1:
+            found[index] = producer
+    return found
 
 
 def expand(network: Network, low_rank: Mapping[str, LowRank]) -> Network:

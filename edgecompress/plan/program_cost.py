@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from edgecompress.lower.memory.lifetimes import arena_buffers, peak_live
+from edgecompress.lower.memory.overlap import allowances
 from edgecompress.lower.program import Program, Step
 from edgecompress.plan.code_size import code_table, kernel_key
 from edgecompress.records import Prediction, SizeReport
@@ -18,26 +19,31 @@ Corrections = Mapping[str, float]
 """Part ("flash.kernels", "ram.stack") -> measured bytes over predicted bytes."""
 
 
-def predict_program(program: Program, profile: DeviceProfile) -> Prediction:
-    """Weights, arena and I/O as the program says; code, runtime and stack from the code table."""
-    lifetimes = [
-        (buffer.size_bytes, buffer.first_step, buffer.last_step)
-        for buffer in arena_buffers(program)
-    ]
+def predict_program(
+    program: Program,
+    profile: DeviceProfile,
+    library: Mapping[str, int] | None = None,
+    corrections: Corrections | None = None,
+) -> Prediction:
+    """Weights and arena as the program says; code, runtime and stack from the code table.
+
+    Args:
+        program: the device's, placed.
+        library: `link.library_sizes` of it, in place of the table's code sizes.
+    """
+    buffers = arena_buffers(program)
+    lifetimes = [(item.size_bytes, item.first_step, item.last_step) for item in buffers]
     distinct = {(str(a.dtype), a.shape, a.tobytes()): a.nbytes for a in program.constants}
-    sizes = [
-        [program.buffers[name].size_bytes for name in side]
-        for side in (program.input_buffers, program.output_buffers)
-    ]
     return assemble(
         profile,
         kernels=list({step.function: _key(step) for step in program.steps}.values()),
         names=[step.name for step in program.steps],
         constant_bytes=sum(aligned(size) for size in distinct.values()),
         arena_bytes=program.arena_bytes,
-        io_bytes=io_bytes(sum(sizes[0]), sum(sizes[1])),
-        peak=peak_live(lifetimes)[0],
+        peak=max(peak_live(lifetimes, allowances(program, buffers))[0], 0),
         macs=program.macs,
+        library=library,
+        corrections=corrections,
     )
 
 
@@ -48,9 +54,9 @@ def assemble(
     names: Sequence[str],
     constant_bytes: int,
     arena_bytes: int,
-    io_bytes: int,
     peak: int,
     macs: int,
+    library: Mapping[str, int] | None = None,
     corrections: Corrections | None = None,
 ) -> Prediction:
     """The one account of an image: the table's rows for its kernels and the sizes known exactly."""
@@ -62,12 +68,13 @@ def assemble(
         "runtime": table.runtime_bytes,
         "vectors": table.vectors_bytes,
         "data": table.data_bytes,
+        **(library or {}),
     }
     ram = {
         "arena": arena_bytes,
         "scratch": 0,
         "static": table.static_bytes,
-        "io": io_bytes,
+        "io": 0,
         "stack": table.stack_bytes,
     }
     flash = _corrected("flash", flash, corrections or {})
@@ -88,11 +95,6 @@ def _key(step: Step) -> str:
         return step.op
     inputs = window.input_shape[3] // getattr(step.kernel, "groups", 1)
     return kernel_key(step.op, math.prod(window.size), inputs)
-
-
-def io_bytes(input_bytes: int, output_bytes: int) -> int:
-    """The runner's input and output buffers: the output on the input's alignment, then a word's."""
-    return aligned(input_bytes) + -(-output_bytes // 4) * 4
 
 
 def aligned(size: int) -> int:

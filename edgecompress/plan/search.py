@@ -1,7 +1,7 @@
 """The search: nothing when int8 alone fits, else a few candidates, briefly trained, and the best.
 
-    predict -> fits? empty plan
-    groups -> measured damage -> candidates -> a few training steps each -> validation
+    compile -> fits? empty plan
+    groups -> measured damage -> candidates that fit as compiled -> a few steps -> validation
     the best becomes the Plan; `realize` makes it again from the source and trains it fully
 
 Every decision depends on the seed, the model and the data, never on the clock, so the same call
@@ -23,13 +23,15 @@ from edgecompress.compress.groups import ChannelGroup, find_groups
 from edgecompress.errors import DoesNotFit
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
-from edgecompress.plan.candidates import Candidate, Problem, propose
-from edgecompress.plan.cost import Corrections, predict
+from edgecompress.plan.candidates import Candidate, Problem, narrowest, propose
+from edgecompress.plan.cost import Corrections, corrections_from, evaluate, predict
 from edgecompress.plan.explain import explain_infeasible
 from edgecompress.plan.network import Network, read_network
+from edgecompress.plan.preview import preview
 from edgecompress.plan.sensitivity import damage, measure, outputs
+from edgecompress.plan.solve import Choices
 from edgecompress.progress import SILENT, Progress
-from edgecompress.records import Budget, Plan, Prediction
+from edgecompress.records import Budget, Plan, Prediction, SizeReport
 from edgecompress.target.schema import DeviceProfile
 from edgecompress.units import format_bytes
 
@@ -40,6 +42,7 @@ _JUDGED_SAMPLES = 1000
 _CHECKED_SAMPLES = 200
 """Validation samples `distill` checks itself on during the short runs that rank candidates."""
 _THREADS = 2
+_PROPOSAL_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,12 @@ def make_plan(
         DoesNotFit: no plan fits; says which budget, by how much, where, and the cheapest way out.
     """
     torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
-    whole = predict(trainable, profile, corrections)
+    groups = prunable_groups(trainable)
+    network = read_network(trainable, groups)
+    account = _Account(profile, splits.train.x, corrections or {})
+    whole = account.of(trainable)
+    table = corrections_from(evaluate(network, profile), _as_report(whole))
+    problem = Problem(network, profile, budget, table)
     plan = Plan(
         model_hash=model_hash,
         data_hash=splits.hash,
@@ -90,16 +98,12 @@ def make_plan(
         calibration_samples=len(calibration_samples(splits, seed)),
         predicted=whole,
     )
-    groups = prunable_groups(trainable)
-    problem = Problem(read_network(trainable, groups), profile, budget, corrections or {})
     if problem.fits_exactly(whole):
         progress.note("int8 alone fits: nothing is pruned or factorized.")
         return plan
     calibration = calibration_samples(splits, seed)
     choices = measure(trainable, problem.network, groups, calibration, progress)
-    candidates = propose(problem, choices)
-    if not candidates:
-        raise explain_infeasible(problem, choices)
+    problem, candidates = _compiled(trainable, plan, problem, choices, account, calibration)
     schedule = _scheduled(effort, whole.macs)
     best = _judge(trainable, plan, candidates, problem, splits, schedule, progress)
     progress.note(
@@ -173,6 +177,56 @@ def score(model: Trainable, teacher: torch.Tensor, validation: Dataset) -> tuple
     return top1, -damage(teacher, made)
 
 
+@dataclass(frozen=True)
+class _Account:
+    """Predictions by the compiler itself; by the table alone where no budget needs better."""
+
+    profile: DeviceProfile
+    x: np.ndarray
+    corrections: Corrections
+
+    def of(self, trainable: Trainable) -> Prediction:
+        if self.profile.kind != "mcu":
+            return predict(trainable, self.profile, self.corrections)
+        return preview(trainable, self.x, self.profile, self.corrections)
+
+
+def _as_report(prediction: Prediction) -> SizeReport:
+    return SizeReport(flash_sections=prediction.flash_parts, ram_parts=prediction.ram_parts)
+
+
+def _compiled(
+    trainable: Trainable,
+    plan: Plan,
+    problem: Problem,
+    choices: Choices,
+    account: _Account,
+    calibration: torch.Tensor,
+) -> tuple[Problem, list[Candidate]]:
+    """Candidates that fit as compiled. While none does, the table learns from what came out.
+
+    Raises:
+        DoesNotFit: nothing fits; says which budget, by how much, where, and the cheapest way out.
+    """
+    for _ in range(_PROPOSAL_ROUNDS):
+        proposed = propose(problem, choices)
+        candidates = proposed or [narrowest(problem, choices)]
+        fitting: list[Candidate] = []
+        exact = candidates[0].predicted
+        for candidate in candidates:
+            student = apply_plan(trainable, _with(plan, candidate, problem.network, 0), calibration)
+            exact = account.of(student)
+            if problem.fits_exactly(exact):
+                fitting.append(replace(candidate, predicted=exact))
+        if fitting:
+            return problem, fitting
+        learned = corrections_from(candidates[-1].predicted, _as_report(exact), problem.corrections)
+        problem = replace(problem, corrections=learned)
+        if not proposed:
+            raise explain_infeasible(problem, choices)
+    raise _realised_too_large(exact, problem)
+
+
 def _judge(
     trainable: Trainable,
     plan: Plan,
@@ -182,10 +236,9 @@ def _judge(
     schedule: _Schedule,
     progress: Progress,
 ) -> Candidate:
-    """Trains each candidate a little and keeps the best on validation.
-
-    Each is also predicted again from its real graph: what does not fit there is not a candidate.
-    """
+    """Trains each candidate a little and keeps the best on validation."""
+    if len(candidates) == 1:
+        return candidates[0]
     calibration = calibration_samples(splits, plan.seed)
     held_out = splits.validation if len(splits.validation.x) else splits.train
     teacher = outputs(trainable, torch.from_numpy(held_out.x[:_JUDGED_SAMPLES]))
@@ -196,24 +249,13 @@ def _judge(
     )
     short = replace(splits, validation=checked)
     ranked: list[tuple[tuple[float, float], Candidate]] = []
-    overs: list[Prediction] = []
     for candidate in candidates:
-        proposal = _with(plan, candidate, problem.network, 0)
-        student = apply_plan(trainable, proposal, calibration)
-        exact = predict(student, problem.profile, problem.corrections)
-        if not problem.fits_exactly(exact):
-            overs.append(exact)
-            continue
-        candidate = replace(candidate, predicted=exact)
-        if len(candidates) == 1:
-            return candidate
+        student = apply_plan(trainable, _with(plan, candidate, problem.network, 0), calibration)
         steps = schedule.judge_steps
         student = distill(student, trainable, short, steps=steps, seed=plan.seed, progress=progress)
         found = score(student, teacher, held_out)
         progress.note(f"Candidate '{candidate.name}': {found[0]:.2f} % after {steps} steps.")
         ranked.append((found, candidate))
-    if not ranked:
-        raise _realised_too_large(overs[0], problem)
     return max(ranked, key=lambda item: item[0])[1]
 
 

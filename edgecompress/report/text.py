@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -188,6 +189,7 @@ def _facts(result: Result, folder: Path | None) -> Table:
         ("Verified", _verification(result)),
         ("Against source", _against_source(result)),
         ("Float layers", _float_layers(result)),
+        ("Fallback", _fallback_layers(result)),
         ("Plan", _plan(result)),
     ):
         if sentence:
@@ -223,9 +225,9 @@ def _time(result: Result) -> Text | None:
         estimate = result.time_estimate
         low, high = format_us(estimate.low_us), format_us(estimate.high_us)
         clock_mhz = estimate.clock_hz / 1e6
+        span = low if low == high else f"{low} to {high}"
         return Text(
-            f"{low} to {high} at {clock_mhz:g} MHz: an estimate, not a measurement "
-            f"({estimate.source})"
+            f"{span} at {clock_mhz:g} MHz: an estimate, not a measurement ({estimate.source})"
         )
     return Text("compiled, not run") if result.label == "compiled, not run" else None
 
@@ -270,11 +272,21 @@ def _against_source(result: Result) -> Text | None:
 
 def _float_layers(result: Result) -> Text | None:
     layers = result.float_layers
-    if not layers:
+    return Text(_listed(layers), "yellow") if layers else None
+
+
+def _fallback_layers(result: Result) -> Text | None:
+    """Where this core has kernels of its own, the layers that run the portable one instead."""
+    layers = [layer.name for layer in result.layers if not layer.implementation]
+    if not layers or len(layers) == len(result.layers):
         return None
-    listed = ", ".join(layers[:_LISTED_FLOAT_LAYERS])
+    return Text(f"{_listed(layers)}: portable kernel, none made for this core takes it")
+
+
+def _listed(layers: Sequence[str]) -> str:
+    names = ", ".join(layers[:_LISTED_FLOAT_LAYERS])
     more = len(layers) - _LISTED_FLOAT_LAYERS
-    return Text(f"{len(layers)}: {listed}" + (f" and {more} more" if more > 0 else ""), "yellow")
+    return f"{len(layers)}: {names}" + (f" and {more} more" if more > 0 else "")
 
 
 def _plan(result: Result) -> Text | None:

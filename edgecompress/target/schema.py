@@ -98,7 +98,7 @@ class Console(Record):
 class VirtualBoard(Record):
     """The Unicorn board: a CPU model and the profile's own memory map."""
 
-    cpu: Literal["cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33"]
+    cpu: Literal["cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "rv32"]
 
 
 class QemuBoard(Record):

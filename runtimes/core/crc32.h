@@ -3,8 +3,7 @@
 
 #include <stdint.h>
 
-/* CRC-32 of IEEE 802.3 (reflected 0xEDB88320), the one zlib.crc32 computes. Start with 0 and pass
- * the last result on to continue over further bytes. */
-uint32_t crc32(uint32_t crc, const uint8_t *bytes, uint32_t count);
+/* CRC-32 of IEEE 802.3 (reflected 0xEDB88320), the one zlib.crc32 computes. */
+uint32_t crc32(const uint8_t *bytes, uint32_t count);
 
 #endif

@@ -15,6 +15,8 @@
 #define OUTPUT_SCALE 1.0
 #endif
 
+#define COUNT_LIMIT 0x7fffffffu
+
 /* Thousandths of a real unit per quantized step, with 20 fraction bits. A constant: no floating
  * point instruction is left of it, which matters on a core without an FPU. */
 static const int64_t thousandths_per_step_q20 =
@@ -24,62 +26,47 @@ static uint32_t expected_bytes;
 static uint32_t loaded_bytes;
 
 void command_timestamp(void) {
-  print_text("m-lap-us-");
-  /* Seconds apart, so that ticks * 1000000 cannot overflow. */
-  uint64_t ticks = port_ticks();
   uint32_t hz = port_tick_hz();
-  print_unsigned(ticks / hz * 1000000u + ticks % hz * 1000000u / hz);
-  print_line_end();
+  uint64_t seconds = port_ticks();
+  /* Seconds apart, so that ticks * 1000000 cannot overflow. */
+  uint64_t fraction = (uint64_t)divide(&seconds, hz) * 1000000u;
+  (void)divide(&fraction, hz);
+  print_number("m-lap-us-", "\r\n", seconds * 1000000u + fraction);
 }
 
-static void db_load(const char *word) {
-  uint32_t count;
-  if (word == 0) {
-    reply_error("Command 'db load' requires the # of bytes", "");
-  } else if (parse_unsigned(word, MODEL_INPUT_BYTES, &count) != 0) {
-    reply_error("Supplied buffer size is not a number up to the input's size: ", word);
-  } else if (count == 0) {
-    reply_error("Command 'db load' must be >0 bytes", "");
-  } else {
-    expected_bytes = count;
-    loaded_bytes = 0;
-    print_text("m-[Expecting ");
-    print_unsigned(count);
-    print_text(" bytes]\r\n");
+static void db_load(void) {
+  uint32_t count = next_number();
+  if (count - 1 >= MODEL_INPUT_BYTES) {
+    reply_error("db load BYTES, of the input");
+    return;
   }
+  expected_bytes = count;
+  loaded_bytes = 0;
+  print_number("m-[Expecting ", " bytes]\r\n", count);
 }
 
-static void db_bytes(const char *digits) {
-  uint8_t *input = (uint8_t *)runner_input;
-  uint32_t count = 0;
-  if (loaded_bytes >= expected_bytes) {
-    reply_error("Command 'db load' must come first", "");
+static void db_bytes(char *digits) {
+  uint32_t missing = expected_bytes - loaded_bytes;
+  if (missing == 0) {
+    reply_error("db load first");
     return;
   }
-  while (digits[count] != 0) count++;
-  if (count % 2 != 0) {
-    reply_error("Insufficent number of hex digits", "");
+  /* Decoded whole before the first byte is stored: a damaged line changes nothing. */
+  int32_t count = decode_hex(digits);
+  if (count <= 0) {
+    reply_error(count == HEX_ODD ? "Insufficent number of hex digits" : "Invalid hex digit");
     return;
   }
-  /* Checked whole before the first byte is stored: a damaged line changes nothing. */
-  for (uint32_t index = 0; index < count; index += 2) {
-    if (parse_hex_byte(digits + index) < 0) {
-      reply_error("Invalid hex digit in ", digits);
-      return;
-    }
-  }
-  for (uint32_t index = 0; index < count && loaded_bytes < expected_bytes; index += 2) {
-    input[loaded_bytes++] = (uint8_t)parse_hex_byte(digits + index);
-  }
+  if ((uint32_t)count < missing) missing = (uint32_t)count;
+  store_input(loaded_bytes, digits, missing);
+  loaded_bytes += missing;
   if (loaded_bytes == expected_bytes) print_text("m-load-done\r\n");
 }
 
-void command_db(char *arguments) {
-  char *word = next_word(&arguments);
-  if (word == 0) {
-    reply_error("Command 'db' requires a subcommand", "");
-  } else if (words_equal(word, "load")) {
-    db_load(next_word(&arguments));
+void command_db(void) {
+  char *word = next_word();
+  if (words_equal(word, "load")) {
+    db_load();
   } else {
     db_bytes(word);
   }
@@ -88,10 +75,10 @@ void command_db(char *arguments) {
 static int64_t result_thousandths(uint32_t index) {
   /* The type is the model's; the branch not taken disappears at compile time. */
   if (sizeof(model_output_t) == sizeof(float)) {
-    float value = ((const float *)(const void *)runner_output)[index];
+    float value = ((const float *)(const void *)model_output())[index];
     return (int64_t)(value * 1000.0f + (value < 0 ? -0.5f : 0.5f));
   }
-  int64_t steps = (int64_t)runner_output[index] - (OUTPUT_ZERO_POINT);
+  int64_t steps = (int64_t)model_output()[index] - (OUTPUT_ZERO_POINT);
   return (steps * thousandths_per_step_q20 + (1 << 19)) >> 20;
 }
 
@@ -105,6 +92,8 @@ void command_results(void) {
   print_text("]\r\n");
 }
 
+/* Without MODEL_INPUT_PRESERVED an inference overwrites its input, so only the first of many runs
+ * on what was loaded. The time is the same; the results of `infer 1 0` are the meaningful ones. */
 static void infer_many(uint32_t count) {
   while (count-- > 0) {
     runner_infer();
@@ -113,27 +102,21 @@ static void infer_many(uint32_t count) {
   }
 }
 
-void command_infer(char *arguments) {
+void command_infer(void) {
   uint32_t count = 1, warmup = 10;
-  char *word = next_word(&arguments);
-  if (word != 0) {
-    if (parse_unsigned(word, 0x7fffffffu, &count) != 0 || count == 0) {
-      reply_error("Inference iterations must be >0: ", word);
-      return;
-    }
-    word = next_word(&arguments);
-    if (word != 0 && parse_unsigned(word, 0x7fffffffu, &warmup) != 0) {
-      reply_error("Warmup iterations must be a number: ", word);
-      return;
-    }
+  const char *word = next_word();
+  if (*word != 0) {
+    count = parse_unsigned(word);
+    word = next_word();
+    if (*word != 0) warmup = parse_unsigned(word);
   }
-  print_text("m-warmup-start-");
-  print_unsigned(warmup);
-  print_line_end();
+  if (count - 1 >= COUNT_LIMIT || warmup > COUNT_LIMIT) {
+    reply_error("Iterations must be >0");
+    return;
+  }
+  print_number("m-warmup-start-", "\r\n", warmup);
   infer_many(warmup);
-  print_text("m-warmup-done\r\nm-infer-start-");
-  print_unsigned(count);
-  print_line_end();
+  print_number("m-warmup-done\r\nm-infer-start-", "\r\n", count);
   command_timestamp();
   infer_many(count);
   command_timestamp();

@@ -1,5 +1,6 @@
 /* Reads commands that end with %, answers each, and says m-ready: the MLPerf Tiny DUT protocol
- * (EEMBC EnergyRunner, performance mode) and the `edge` commands beside it. */
+ * (EEMBC EnergyRunner, performance mode) and the `edge` commands beside it. Written for size: the
+ * runner is part of what has to fit. */
 #include "runner.h"
 
 #include "port.h"
@@ -9,102 +10,96 @@
 #define MODEL_NAME "model"
 #endif
 
-#ifndef MODEL_ALIGNMENT
-#define MODEL_ALIGNMENT 16
-#endif
-
-#define IO_MEMORY __attribute__((section(".bss.model_io"), aligned(MODEL_ALIGNMENT)))
-
-IO_MEMORY model_input_t runner_input[MODEL_INPUT_BYTES / sizeof(model_input_t)];
-IO_MEMORY model_output_t runner_output[MODEL_OUTPUT_BYTES / sizeof(model_output_t)];
-
-void reply_error(const char *text, const char *detail) {
+void reply_error(const char *text) {
   print_text("e-[");
   print_text(text);
-  print_text(detail);
   print_text("]\r\n");
 }
 
-void runner_infer(void) { (void)model_run(runner_input, runner_output); }
+void runner_infer(void) { (void)model_run(model_input(), model_output()); }
+
+void store_input(uint32_t offset, const char *bytes, uint32_t count) {
+  uint8_t *input = (uint8_t *)model_input() + offset;
+  while (count-- > 0) *input++ = (uint8_t)*bytes++;
+}
 
 static void print_ready(void) {
   print_text("m-ready\r\n");
   port_flush();
 }
 
-static void command_help(void) {
-  print_text("m-commands-[name timestamp profile db infer results help edge]\r\n");
+static void command_name(void) {
+  print_text("m-name-dut-[edgecompress]\r\n");
 }
 
 static void command_profile(void) {
-  print_text("m-profile-[ULPMark for tinyML Firmware V0.0.1]\r\n");
-  print_text("m-model-[" MODEL_NAME "]\r\n");
+  print_text("m-profile-[ULPMark for tinyML Firmware V0.0.1]\r\nm-model-[" MODEL_NAME "]\r\n");
 }
 
-static void run_command(char *line) {
-  char *word = next_word(&line);
-  if (word == 0) {
-    /* A lone % is how a host finds out whether anyone is there. */
-  } else if (words_equal(word, "name")) {
-    print_text("m-name-dut-[edgecompress]\r\n");
-  } else if (words_equal(word, "timestamp")) {
-    command_timestamp();
-  } else if (words_equal(word, "profile")) {
-    command_profile();
-  } else if (words_equal(word, "db")) {
-    command_db(line);
-  } else if (words_equal(word, "infer")) {
-    command_infer(line);
-  } else if (words_equal(word, "results")) {
-    command_results();
-  } else if (words_equal(word, "help")) {
-    command_help();
-  } else if (words_equal(word, "edge")) {
-    command_edge(line);
-  } else {
-    reply_error("Unknown command: ", word);
+static const char names[] = "name timestamp profile db infer results help edge ";
+
+static void command_help(void) {
+  print_text("m-commands-[");
+  print_text(names);
+  print_text("]\r\n");
+}
+
+static const Command commands[] = {
+    command_name,  command_timestamp, command_profile, command_db,
+    command_infer, command_results,   command_help,    command_edge,
+};
+
+void run_command(const char *name, const Command *command) {
+  const char *word = next_word();
+  for (; *name != 0; command++) {
+    const char *letter = word;
+    while (*letter != 0 && *letter == *name) {
+      letter++;
+      name++;
+    }
+    if (*letter == 0 && *name == ' ') {
+      (*command)();
+      return;
+    }
+    while (*name++ != ' ') {
+    }
   }
-  print_ready();
+  reply_error("Unknown command");
 }
 
 /* Takes the next command into `line`. Returns 0, 1 when it was too long and has been skipped
  * whole, or -1 when the console is gone. Line ends and other control characters are ignored: some
- * hosts send them after the %. */
+ * hosts send them after the %; so are spaces in front, which leaves a lone % an empty line. */
 static int read_command(char *line) {
-  uint32_t count = 0;
-  int too_long = 0;
+  uint32_t count = 0, length = 0;
   for (;;) {
     int byte = port_getc();
     if (byte < 0) return -1;
     if (byte == '%') break;
     if (byte < ' ') continue;
-    /* Only printable characters are ever echoed back. */
-    if (byte > '~') byte = '?';
-    if (count < COMMAND_LIMIT) {
-      line[count++] = (char)byte;
-    } else {
-      too_long = 1;
-    }
+    length++;
+    if (length <= COMMAND_LIMIT && (count != 0 || byte != ' ')) line[count++] = (char)byte;
   }
   line[count] = 0;
-  return too_long;
+  return length > COMMAND_LIMIT;
 }
 
 int main(void) {
   static char line[COMMAND_LIMIT + 1];
-  int state;
   port_init();
   print_text("m-timestamp-mode-performance\r\n");
   command_timestamp();
   print_text("m-init-done\r\n");
-  print_ready();
-  while ((state = read_command(line)) >= 0) {
-    if (state == 0) {
-      run_command(line);
-    } else {
-      reply_error("Command longer than the buffer, skipped", "");
-      print_ready();
+  for (;;) {
+    print_ready();
+    int state = read_command(line);
+    if (state < 0) return 0;
+    if (state != 0) {
+      reply_error("Command too long");
+    } else if (line[0] != 0) {
+      /* A lone % is how a host finds out whether anyone is there. */
+      start_words(line);
+      run_command(names, commands);
     }
   }
-  return 0;
 }

@@ -2,58 +2,76 @@
 
 #include "port.h"
 
+/* 2^64 has 20 digits. */
+#define DIGIT_LIMIT 20
+
 void print_text(const char *text) {
   while (*text) port_putc((uint8_t)*text++);
 }
 
-void print_unsigned(uint64_t value) {
-  char digits[21];
-  int first = 20;
-  digits[20] = 0;
+uint32_t divide(uint64_t *value, uint32_t divisor) {
+  uint64_t quotient = *value;
+  uint32_t remainder = 0;
+  for (int bit = 0; bit < 64; bit++) {
+    uint32_t carry = remainder >> 31;
+    remainder = remainder << 1 | (uint32_t)(quotient >> 63);
+    quotient <<= 1;
+    if (carry || remainder >= divisor) {
+      remainder -= divisor;
+      quotient |= 1;
+    }
+  }
+  *value = quotient;
+  return remainder;
+}
+
+/* At least `least` digits, zeros in front. */
+static void print_unsigned(uint64_t value, int least) {
+  char digits[DIGIT_LIMIT + 1];
+  int first = DIGIT_LIMIT;
+  digits[DIGIT_LIMIT] = 0;
   do {
-    digits[--first] = (char)('0' + value % 10);
-    value /= 10;
-  } while (value != 0);
+    digits[--first] = (char)('0' + divide(&value, 10));
+  } while (value != 0 || first > DIGIT_LIMIT - least);
   print_text(digits + first);
 }
 
-void print_signed(int64_t value) {
-  if (value < 0) {
-    port_putc('-');
-    print_unsigned(0u - (uint64_t)value);
-  } else {
-    print_unsigned((uint64_t)value);
+void print_number(const char *before, const char *after, uint64_t value) {
+  print_text(before);
+  print_unsigned(value, 1);
+  print_text(after);
+}
+
+void print_hex(uint32_t value, uint32_t digits) {
+  while (digits-- > 0) {
+    uint32_t digit = value >> (4 * digits) & 15;
+    port_putc((uint8_t)(digit + (digit < 10 ? '0' : 'a' - 10)));
   }
 }
-
-void print_hex(uint64_t value, int digits) {
-  while (digits-- > 0) port_putc((uint8_t)"0123456789abcdef"[(value >> (4 * digits)) & 15]);
-}
-
-void print_hex_byte(uint8_t value) { print_hex(value, 2); }
 
 void print_thousandths(int64_t thousandths) {
-  uint64_t size = thousandths < 0 ? 0u - (uint64_t)thousandths : (uint64_t)thousandths;
-  uint32_t fraction = (uint32_t)(size % 1000);
-  if (thousandths < 0) port_putc('-');
-  print_unsigned(size / 1000);
-  port_putc('.');
-  port_putc((uint8_t)('0' + fraction / 100));
-  port_putc((uint8_t)('0' + fraction / 10 % 10));
-  port_putc((uint8_t)('0' + fraction % 10));
+  uint64_t size = (uint64_t)thousandths;
+  if (thousandths < 0) {
+    size = 0u - size;
+    port_putc('-');
+  }
+  uint32_t fraction = divide(&size, 1000);
+  print_number("", ".", size);
+  print_unsigned(fraction, 3);
 }
 
-void print_line_end(void) { print_text("\r\n"); }
+static char *cursor;
 
-char *next_word(char **cursor) {
-  char *start = *cursor;
+void start_words(char *line) { cursor = line; }
+
+char *next_word(void) {
+  char *start = cursor;
   char *end;
   while (*start == ' ') start++;
-  if (*start == 0) return 0;
   for (end = start; *end != 0 && *end != ' '; end++) {
   }
-  if (*end != 0) *end++ = 0;
-  *cursor = end;
+  cursor = end;
+  if (*end != 0) *cursor++ = 0;
   return start;
 }
 
@@ -65,41 +83,38 @@ int words_equal(const char *one, const char *two) {
   return *one == *two;
 }
 
-int parse_unsigned(const char *word, uint32_t limit, uint32_t *value) {
+uint32_t parse_unsigned(const char *word) {
   uint32_t total = 0;
-  if (word == 0 || *word == 0) return -1;
+  if (*word == 0) return NOT_A_NUMBER;
   for (; *word != 0; word++) {
-    uint32_t digit = (uint32_t)(*word - '0');
-    if (digit > 9 || total > (limit - digit) / 10 || digit > limit) return -1;
+    uint32_t digit = (uint32_t)*word - '0';
+    /* Ten times more still fits 32 bits. */
+    if (digit > 9 || total > 0xfffffffu) return NOT_A_NUMBER;
     total = total * 10 + digit;
   }
-  *value = total;
-  return 0;
+  return total;
 }
 
-static int hex_digit(char digit) {
-  if (digit >= '0' && digit <= '9') return digit - '0';
-  if (digit >= 'a' && digit <= 'f') return digit - 'a' + 10;
-  if (digit >= 'A' && digit <= 'F') return digit - 'A' + 10;
-  return -1;
+uint32_t next_number(void) { return parse_unsigned(next_word()); }
+
+/* 16 for any other character. */
+static uint32_t hex_digit(char digit) {
+  uint32_t value = (uint32_t)digit - '0';
+  if (value < 10) return value;
+  value = (value | 0x20) - ('a' - '0');
+  return value < 6 ? value + 10 : 16;
 }
 
-int parse_hex_byte(const char *digits) {
-  int high = hex_digit(digits[0]);
-  int low = high < 0 ? -1 : hex_digit(digits[1]);
-  return low < 0 ? -1 : high * 16 + low;
-}
-
-int parse_hex32(const char *word, uint32_t *value) {
-  uint32_t total = 0;
-  int position;
-  if (word == 0) return -1;
-  for (position = 0; position < 8; position++) {
-    int digit = hex_digit(word[position]);
-    if (digit < 0) return -1;
-    total = total << 4 | (uint32_t)digit;
+int32_t decode_hex(char *digits) {
+  const char *next = digits;
+  int32_t count = 0;
+  while (*next != 0) {
+    uint32_t high = hex_digit(*next++);
+    uint32_t low = hex_digit(*next);
+    if (*next == 0 && high < 16) return HEX_ODD;
+    if (high > 15 || low > 15) return HEX_INVALID;
+    next++;
+    digits[count++] = (char)(high << 4 | low);
   }
-  if (word[8] != 0) return -1;
-  *value = total;
-  return 0;
+  return count;
 }

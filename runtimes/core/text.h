@@ -2,33 +2,43 @@
 #ifndef EDGECOMPRESS_TEXT_H
 #define EDGECOMPRESS_TEXT_H
 
-#include <stddef.h>
 #include <stdint.h>
 
 void print_text(const char *text);
-void print_unsigned(uint64_t value);
-void print_signed(int64_t value);
-void print_hex_byte(uint8_t value);
-void print_hex(uint64_t value, int digits);
+
+/* `before`, the value in decimal, `after`. */
+void print_number(const char *before, const char *after, uint64_t value);
+
+/* The lowest `digits` hexadecimal digits. */
+void print_hex(uint32_t value, uint32_t digits);
 
 /* A value in thousandths, as -12.345. */
 void print_thousandths(int64_t thousandths);
 
-/* "\r\n": every reply ends so. */
-void print_line_end(void);
+/* Divides *value by `divisor` in place and returns the remainder, one bit at a time: a compiler's
+ * 64-bit division would be a tenth of the runner. */
+uint32_t divide(uint64_t *value, uint32_t divisor);
 
-/* Cuts the next space-separated word out of *cursor, in place; 0 when none is left. */
-char *next_word(char **cursor);
+/* Where next_word begins; the line is cut up in place. */
+void start_words(char *line);
+
+/* The next space-separated word; empty when none is left. */
+char *next_word(void);
 
 int words_equal(const char *one, const char *two);
 
-/* Decimal digits only, nothing before or after. 0 on success, -1 when malformed or above `limit`. */
-int parse_unsigned(const char *word, uint32_t limit, uint32_t *value);
+/* Decimal digits only, at least one. NOT_A_NUMBER when malformed or too large: above every limit it
+ * is compared with. */
+#define NOT_A_NUMBER 0xffffffffu
+uint32_t parse_unsigned(const char *word);
 
-/* Exactly eight hexadecimal digits. 0 on success. */
-int parse_hex32(const char *word, uint32_t *value);
+/* parse_unsigned of the next word. */
+uint32_t next_number(void);
 
-/* The byte written by two hexadecimal digits; -1 when either is not one. */
-int parse_hex_byte(const char *digits);
+/* Two hexadecimal digits a byte, written over the digits themselves. Returns the number of bytes,
+ * or which way the digits are wrong. */
+#define HEX_INVALID (-1)
+#define HEX_ODD (-2)
+int32_t decode_hex(char *digits);
 
 #endif

@@ -1,7 +1,9 @@
 """A model of two steps written by hand, linked with the real runtime: what the device tests run.
 
     step 0: hidden[i] = sat8(3 * in[i] - 7), 32 bytes at arena offset 16
-    step 1: out[j] = sat8(sum of hidden[j], hidden[j + 10], hidden[j + 20]), 10 bytes
+    step 1: out[j] = sat8(sum of hidden[j], hidden[j + 10], hidden[j + 20]), 10 bytes at 80
+
+The input is 32 bytes at arena offset 48.
 
 Step 0 misbehaves on request, when the first input byte asks for it.
 """
@@ -45,11 +47,14 @@ typedef int8_t model_output_t;
 #define MODEL_OUTPUT_BYTES 10
 #define MODEL_OUTPUT_SCALE 0.00390625f
 #define MODEL_OUTPUT_ZERO_POINT (-128)
-#define MODEL_ARENA_BYTES 48
+#define MODEL_ARENA_BYTES 96
 extern uint8_t model_arena[MODEL_ARENA_BYTES];
+#define MODEL_INPUT_PRESERVED 1
+static inline model_input_t *model_input(void) {{ return (int8_t *)model_arena + 48; }}
+static inline model_output_t *model_output(void) {{ return (int8_t *)model_arena + 80; }}
 int model_run(const model_input_t *in, model_output_t *out);
 #define MODEL_STEP_COUNT 2
-void model_run_step(int step, const model_input_t *in, model_output_t *out);
+void model_run_step(int step);
 #endif
 """
 
@@ -57,14 +62,22 @@ _SOURCE = """
 #include "model.h"
 __attribute__((section(".bss.model_arena"), aligned(16))) uint8_t model_arena[MODEL_ARENA_BYTES];
 
+#if defined(__riscv)
+#define UNDEFINED "unimp"
+#define THUMB 0
+#else
+#define UNDEFINED "udf #0"
+#define THUMB 1
+#endif
+
 static int8_t saturate(int value) { return value > 127 ? 127 : value < -128 ? -128 : value; }
 
 __attribute__((noinline)) static void misbehave(int how) {
-#ifdef __arm__
+#if defined(__arm__) || defined(__riscv)
   if (how == -128) (void)*(volatile uint32_t *)0x30000000u;
   if (how == -127) *(volatile uint32_t *)0x00000100u = 1;
-  if (how == -126) ((void (*)(void))((uintptr_t)model_arena | 1))();
-  if (how == -125) __asm__ volatile("udf #0");
+  if (how == -126) ((void (*)(void))((uintptr_t)model_arena | THUMB))();
+  if (how == -125) __asm__ volatile(UNDEFINED);
   if (how == -124) for (;;) __asm__ volatile("");
   if (how == -123) (void)*(volatile uint8_t *)RAM_END;
   if (how == -122) (void)*(volatile uint32_t *)(PORT_UART_BASE + 0xFE0);
@@ -79,7 +92,8 @@ __attribute__((noinline)) static void misbehave(int how) {
 #endif
 }
 
-void model_run_step(int step, const model_input_t *in, model_output_t *out) {
+void model_run_step(int step) {
+  int8_t *in = model_input(), *out = model_output();
   int8_t *hidden = (int8_t *)model_arena + 16;
   if (step == 0) {
     if (in[0] < -120) misbehave(in[0]);
@@ -91,7 +105,9 @@ void model_run_step(int step, const model_input_t *in, model_output_t *out) {
 }
 
 int model_run(const model_input_t *in, model_output_t *out) {
-  for (int step = 0; step < MODEL_STEP_COUNT; step++) model_run_step(step, in, out);
+  (void)in;
+  (void)out;
+  for (int step = 0; step < MODEL_STEP_COUNT; step++) model_run_step(step);
   return 0;
 }
 """
@@ -152,7 +168,7 @@ def _manifest(profile: DeviceProfile, firmware: str, firmware_hash: str) -> Imag
             output_shape=(1, 32), **common,
         ),
         LayerReport(
-            index=1, name="out", location="output", offset_bytes=0, size_bytes=10,
+            index=1, name="out", location="arena", offset_bytes=80, size_bytes=10,
             output_shape=(1, 10), **common,
         ),
     )  # fmt: skip
@@ -167,7 +183,7 @@ def _manifest(profile: DeviceProfile, firmware: str, firmware_hash: str) -> Imag
             TensorSpec(name="y", shape=(1, 10), dtype="int8", scale=1 / 256, zero_point=-128),
         ),
         layers=layers,
-        memory=MemoryMap(arena_bytes=48, tensors=(), peak_step="hidden", peak_live_bytes=48),
+        memory=MemoryMap(arena_bytes=96, tensors=(), peak_step="hidden", peak_live_bytes=64),
         size=SizeReport(flash_sections={}, ram_parts={}),
         requantize="smmla",
     )

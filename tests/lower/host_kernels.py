@@ -49,3 +49,24 @@ class HostKernels:
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in (*given, output)]
         getattr(self._library, f"kernel_{index}")(*pointers)
         return output
+
+    def run_overlapping(
+        self, index: int, argument: int, distance_bytes: int, *arrays: np.ndarray
+    ) -> np.ndarray:
+        """As `run`, the output `distance_bytes` after argument `argument` in the same memory.
+
+        This machine's vectors want aligned tensors: `distance_bytes` is a multiple of 64.
+        """
+        shape, dtype = self._outputs[index]
+        size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        before = max(0, -distance_bytes)
+        extent = max(before + arrays[argument].nbytes, before + distance_bytes + size_bytes)
+        memory = aligned(np.zeros(extent, np.uint8))
+        memory[before : before + arrays[argument].nbytes] = arrays[argument].reshape(-1).view("u1")
+        given = [aligned(array) for array in arrays]
+        addresses = [array.ctypes.data for array in given]
+        addresses[argument] = memory.ctypes.data + before
+        output = before + distance_bytes
+        pointers = [ctypes.c_void_p(at) for at in (*addresses, memory.ctypes.data + output)]
+        getattr(self._library, f"kernel_{index}")(*pointers)
+        return memory[output : output + size_bytes].view(dtype).reshape(shape)

@@ -31,6 +31,7 @@ class Oracle:
             name=self.name,
             profile=load_target("cortex-m7"),
             requantize=requantize,
+            fuse=False,  # LiteRT's tensors are compared one by one
         )
         assert program.float_layers == ()
         assert len(program.steps) == len(self.layers), "one step for each LiteRT operator"

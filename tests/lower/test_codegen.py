@@ -20,8 +20,8 @@ from edgecompress.target.registry import load_target
 
 # integer helpers a core without a wide multiplier or a divider takes from compiler-rt
 COMPILER_RT = {"__muldi3", "__aeabi_lmul", "__divsi3", "__clzsi2", "__ashldi3", "__ashrdi3"}
-TARGETS = ("cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "x86-64",
-           "aarch64")  # fmt: skip
+TARGETS = ("cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "rv32imc",
+           "x86-64", "aarch64")  # fmt: skip
 
 
 def functions(form: str) -> tvm.IRModule:

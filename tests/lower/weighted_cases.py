@@ -48,10 +48,8 @@ def windows(draw: Any, channels: int) -> Window:
     dilation = draw(st.sampled_from([(1, 1), (2, 1), (1, 3)]))
     padding = draw(st.tuples(*[st.integers(0, 2)] * 4))
     least = [d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True)]
-    tall = draw(st.integers(max(1, least[0] - padding[0] - padding[2]), 7))
-    wide = draw(st.integers(max(1, least[1] - padding[1] - padding[3]), 7))
-    tall, wide = (max(tall, least[0] - padding[0] - padding[2]),
-                  max(wide, least[1] - padding[1] - padding[3]))  # fmt: skip
+    fewest = [max(1, least[axis] - padding[axis] - padding[axis + 2]) for axis in (0, 1)]
+    tall, wide = (draw(st.integers(size, max(7, size))) for size in fewest)
     strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     return Window((1, tall, wide, channels), size, strides, padding, dilation)
 

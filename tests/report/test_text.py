@@ -8,8 +8,10 @@ from edgecompress.records import (
     Accuracy,
     Difference,
     FlashUse,
+    LayerReport,
     RamUse,
     SourceComparison,
+    TimeEstimate,
     Verification,
 )
 from edgecompress.report.text import REPORT_COLUMNS, report_text
@@ -66,6 +68,25 @@ def test_time_is_called_an_estimate_and_instructions_exact() -> None:
     assert "90.0 ms to 151.0 ms at 216 MHz: an estimate, not a measurement" in text
     assert "(a published ratio)" in text
     assert "32,612,345 instructions an inference (exact, emulated on virtual cortex-m7)" in text
+
+
+def test_an_estimate_without_a_range_is_one_figure() -> None:
+    estimate = TimeEstimate(low_us=90_000, high_us=90_000, clock_hz=120_000_000, source="a table")
+    text = " ".join(report_text(make_result(time_estimate=estimate)).split())
+    assert "90.0 ms at 120 MHz: an estimate, not a measurement (a table)" in text
+
+
+def test_layers_no_kernel_of_the_core_takes_are_named() -> None:
+    common = {
+        "kernel": "k", "output_shape": (1, 8), "output_dtype": "int8", "location": "arena",
+        "offset_bytes": 0, "size_bytes": 8, "macs": 0, "is_float": False,
+    }  # fmt: skip
+    fast = LayerReport(index=0, name="conv", implementation="dsp conv", **common)  # type: ignore[arg-type]
+    plain = LayerReport(index=1, name="odd_one", **common)  # type: ignore[arg-type]
+    text = report_text(make_result(layers=(fast, plain)))
+    assert row_of(text, "Fallback")[1:3] == ["1:", "odd_one:"]
+    assert "Fallback" not in report_text(make_result(layers=(plain,)))
+    assert "Fallback" not in report_text(make_result(layers=(fast,)))
 
 
 def test_a_measured_time_is_not_called_an_estimate() -> None:

@@ -34,8 +34,8 @@ class Twin:
 
 
 def program(*, second_is_float: bool = False) -> Program:
-    def buffer(name: str, shape: tuple[int, ...], location: str) -> Buffer:
-        return Buffer(name, shape, "int8", int(np.prod(shape)), 0, 1, location)
+    def buffer(name: str, shape: tuple[int, ...]) -> Buffer:
+        return Buffer(name, shape, "int8", int(np.prod(shape)), 0, 1)
 
     arguments = [Argument("buffer", name) for name in ("x", "h", "y")]
     parameter = {n: SimpleNamespace(ty=SimpleNamespace(shape=(1, n))) for n in (32, 10)}
@@ -49,9 +49,9 @@ def program(*, second_is_float: bool = False) -> Program:
             ),
         ),
         buffers={
-            "x": buffer("x", (1, 32), "input"),
-            "h": buffer("h", (1, 32), "arena"),
-            "y": buffer("y", (1, 10), "output"),
+            "x": buffer("x", (1, 32)),
+            "h": buffer("h", (1, 32)),
+            "y": buffer("y", (1, 10)),
         },
         constants=(),
         functions={

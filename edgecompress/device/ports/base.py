@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
+from edgecompress.device.cycles import Work
 from edgecompress.records import MeasurementLabel
 
 PortKind = Literal["virtual", "process", "qemu", "serial"]
@@ -63,3 +64,12 @@ class Port(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class CountsWork(Protocol):
+    """A port that also sees what the core executes: the virtual board."""
+
+    def take_work(self) -> Work | None:
+        """What the model executed since the last call; None when that is nothing."""
+        ...

@@ -1,4 +1,4 @@
-"""A Cortex-M board in Unicorn: the profile's memory map and nothing else, a UART and a timer.
+"""A Cortex-M or RISC-V board in Unicorn: the profile's memory map, a UART and a timer, no more.
 
 The map is the contract. Flash can be read and executed, RAM read and written, the peripherals'
 registers used as they are meant to be; any other access stops the firmware as a DeviceFault that
@@ -9,34 +9,23 @@ board's is: firmware that counts on zeros is found out.
 from __future__ import annotations
 
 import bisect
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import unicorn.arm_const as arm
 import unicorn.unicorn_const as const
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 from unicorn.unicorn_py3 import Uc, UcError
 
-from edgecompress.device.ports.counting import make_counter
+from edgecompress.device.cycles import Work, count_work
+from edgecompress.device.ports.counting import count_instructions, make_counter
+from edgecompress.device.ports.processors import PROCESSORS
 from edgecompress.errors import BadInput, DeviceFault, DeviceNotFound, InvalidTarget
 from edgecompress.target.schema import DeviceProfile, Region
 
 PAGE_BYTES = 4096
 _RAM_PATTERN = b"\xa5"
-
-_CPU_MODELS = {
-    "cortex-m0": arm.UC_CPU_ARM_CORTEX_M0,
-    "cortex-m3": arm.UC_CPU_ARM_CORTEX_M3,
-    "cortex-m4": arm.UC_CPU_ARM_CORTEX_M4,
-    "cortex-m7": arm.UC_CPU_ARM_CORTEX_M7,
-    "cortex-m33": arm.UC_CPU_ARM_CORTEX_M33,
-}
-
-# The architecture's own registers: Armv7-M ARM B3.2, the same page in every M profile.
-_SYSTEM_CONTROL_SPACE = 0xE000E000
 
 # CMSDK TRM (DDI 0479) 4.3: UART registers.
 _UART_DATA, _UART_STATE, _UART_CONTROL, _UART_BAUD = 0x00, 0x04, 0x08, 0x10
@@ -44,18 +33,8 @@ _UART_RECEIVE_FULL = 2
 # CMSDK TRM 4.2: timer registers.
 _TIMER_CONTROL, _TIMER_VALUE, _TIMER_RELOAD = 0x00, 0x04, 0x08
 
-# QEMU's exception numbers for the M profile.
-_EXCEPTIONS = {
-    1: "an undefined instruction",
-    2: "an SVC instruction, but nothing serves it",
-    3: "a prefetch abort",
-    4: "a data abort, likely an unaligned access",
-    7: "a breakpoint",
-    8: "an exception return",
-    17: "an FPU instruction while the FPU is off",
-    18: "a switch out of Thumb state",
-    20: "a stack overflow",
-}
+# The C API's two ways into the model: what is executed below them is its own work.
+_MODEL_ENTRIES = ("model_run", "model_run_step")
 
 _ACCESS = {
     const.UC_MEM_READ_UNMAPPED: "read outside the memory map",
@@ -99,7 +78,7 @@ class Board:
     ) -> None:
         if profile.virtual is None:
             raise DeviceNotFound(
-                f"{profile.name} has no virtual board: Unicorn emulates {', '.join(_CPU_MODELS)}.",
+                f"{profile.name} has no virtual board: Unicorn emulates {', '.join(PROCESSORS)}.",
                 next_step="Use --device qemu." if profile.qemu else None,
             )
         self.profile = profile
@@ -107,33 +86,56 @@ class Board:
         self._console = console
         self._idle_polls = 0
         self._registers: dict[int, int] = {}
+        self._own_registers: dict[int, int] = {}
         self._timer_start = self._timer_value = 0
         self._timer_running = False
-        self.engine = Uc(const.UC_ARCH_ARM, const.UC_MODE_THUMB)
-        self.engine.ctl_set_cpu_model(_CPU_MODELS[profile.virtual.cpu])
+        self._processor = PROCESSORS[profile.virtual.cpu]
+        self.engine = self._processor.engine()
         self._map_memory()
         self._symbols = _load(self.engine, elf, profile)
-        self.counter = make_counter(self.engine, counter)
+        self.counter = make_counter(
+            self.engine, counter, instruction_set=self._processor.instruction_set
+        )
+        self.counter.watch([self._symbols.functions[name] for name in _MODEL_ENTRIES
+                            if name in self._symbols.functions])  # fmt: skip
         self.engine.hook_add(const.UC_HOOK_MEM_INVALID, self._refuse_access)
         self.engine.hook_add(const.UC_HOOK_INTR, self._exception)
 
     def run(self) -> None:
         """From reset until `stop` or a fault, which is left in `fault`."""
-        vectors = self.profile.region("flash").origin
-        stack, reset = struct.unpack("<II", bytes(self.engine.mem_read(vectors, 8)))
-        self.engine.reg_write(arm.UC_ARM_REG_SP, stack)
+        start = self._processor.reset(self.engine, self.profile.region("flash").origin)
         try:
-            self.engine.emu_start(reset | 1, 0xFFFFFFFF)
+            self.engine.emu_start(start, 0xFFFFFFFF)
         except UcError as error:
             if self.fault is None:
                 undefined = error.errno == const.UC_ERR_INSN_INVALID
                 self.fault = self._fault(
-                    f"raised {_EXCEPTIONS[1]}" if undefined else f"stopped: {error}"
+                    f"raised {self._processor.undefined}" if undefined else f"stopped: {error}"
                 )
 
     def stop(self) -> None:
         """From any thread."""
         self.engine.emu_stop()
+
+    def take_work(self) -> Work | None:
+        """What the model executed since the last call, the protocol around it left out.
+
+        None when nothing of it was recorded.
+        """
+        blocks = self.counter.take_blocks()
+        if not blocks:
+            return None
+        if self._processor.instruction_set == "riscv":
+            # Every RISC-V load and store moves one register.
+            instructions = sum(
+                block.entries * count_instructions(self._read(block.address, block.size), "riscv")
+                for block in blocks
+            )
+            return Work(instructions, instructions, {})
+        return count_work(blocks, self._read)
+
+    def _read(self, address: int, size: int) -> bytes:
+        return bytes(self.engine.mem_read(address, size))
 
     def _map_memory(self) -> None:
         for region in self.profile.regions:
@@ -150,9 +152,9 @@ class Board:
             )
         self._map_registers("UART", console.base_address, self._read_uart, self._write_uart)
         self._map_registers("timer", console.timer_address, self._read_timer, self._write_timer)
-        self._map_registers(
-            "system control space", _SYSTEM_CONTROL_SPACE, self._read_system, self._write_system
-        )
+        page = self._processor.system_page
+        if page is not None:
+            self._map_registers("system control space", page, self._read_own, self._write_own)
 
     def _map_registers(
         self, what: str, base: int, read: Callable[[int], int], write: Callable[[int, int], None]
@@ -217,11 +219,11 @@ class Board:
         if offset != _TIMER_VALUE:
             self._keep(self.profile.console.timer_address, offset, value, "timer")
 
-    def _read_system(self, offset: int) -> int:
-        return self._registers.get(_SYSTEM_CONTROL_SPACE + offset, 0)
+    def _read_own(self, offset: int) -> int:
+        return self._own_registers.get(offset, 0)
 
-    def _write_system(self, offset: int, value: int) -> None:
-        self._registers[_SYSTEM_CONTROL_SPACE + offset] = value
+    def _write_own(self, offset: int, value: int) -> None:
+        self._own_registers[offset] = value
 
     def _plain_register(self, base: int, offset: int, what: str) -> int:
         if offset > _UART_BAUD:
@@ -241,14 +243,15 @@ class Board:
         return False
 
     def _exception(self, _engine: Uc, number: int, _state: object) -> None:
-        self._halt(self._fault(f"raised {_EXCEPTIONS.get(number, f'exception {number}')}"))
+        what = self._processor.exceptions.get(number, f"exception {number}")
+        self._halt(self._fault(f"raised {what}"))
 
     def _halt(self, fault: DeviceFault) -> None:
         self.fault = self.fault or fault
         self.engine.emu_stop()
 
     def _fault(self, what: str) -> DeviceFault:
-        address = self.engine.reg_read(arm.UC_ARM_REG_PC)
+        address = self.engine.reg_read(self._processor.program_counter)
         regions = ", ".join(
             f"{region.name} {region.origin:#010x}..{region.origin + region.size - 1:#010x}"
             for region in self.profile.regions
@@ -267,8 +270,8 @@ def _check_pages(region: Region, profile: DeviceProfile) -> None:
         )
 
 
-def _load(engine: Uc, path: Path, profile: DeviceProfile) -> Callable[[int], str]:
-    """Programs the flash; returns what names an address ("function+0x12")."""
+def _load(engine: Uc, path: Path, profile: DeviceProfile) -> _Symbols:
+    """Programs the flash; returns the image's functions."""
     flash = [region for region in profile.regions if region.kind == "flash"]
     try:
         with path.open("rb") as file:
@@ -287,28 +290,31 @@ def _load(engine: Uc, path: Path, profile: DeviceProfile) -> Callable[[int], str
                         next_step="Compile the image again for this target.",
                     )
                 engine.mem_write(start, segment.data())
-            return _symbol_lookup(elf)
+            return _Symbols(elf)
     except ELFError as error:
         raise BadInput(f"{path.name} is not an ELF image: {error}.") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _symbol_lookup(elf: ELFFile) -> Callable[[int], str]:
-    functions = sorted(
-        (symbol["st_value"] & ~1, symbol.name)
-        for section in elf.iter_sections()
-        if isinstance(section, SymbolTableSection)
-        for symbol in section.iter_symbols()
-        if symbol["st_info"]["type"] == "STT_FUNC"
-    )
-    starts = [start for start, _name in functions]
+class _Symbols:
+    """The image's functions, by name and by address."""
 
-    def name(address: int) -> str:
-        index = bisect.bisect_right(starts, address) - 1
+    def __init__(self, elf: ELFFile) -> None:
+        self.functions: dict[str, int] = {
+            symbol.name: symbol["st_value"] & ~1
+            for section in elf.iter_sections()
+            if isinstance(section, SymbolTableSection)
+            for symbol in section.iter_symbols()
+            if symbol["st_info"]["type"] == "STT_FUNC"
+        }
+        self._ordered = sorted((start, name) for name, start in self.functions.items())
+        self._starts = [start for start, _name in self._ordered]
+
+    def __call__(self, address: int) -> str:
+        """What names an address: "function+0x12"."""
+        index = bisect.bisect_right(self._starts, address) - 1
         if index < 0:
             return "no function"
-        start, found = functions[index]
+        start, found = self._ordered[index]
         return f"{found}+{address - start:#x}"
-
-    return name

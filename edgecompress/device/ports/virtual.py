@@ -8,6 +8,7 @@ import threading
 import tty
 from pathlib import Path
 
+from edgecompress.device.cycles import Work
 from edgecompress.device.ports.base import Clock, PortKind
 from edgecompress.device.ports.board import Board, Console
 from edgecompress.device.ports.serial import SerialPort
@@ -124,6 +125,9 @@ class VirtualPort:
             raise self.board.fault
         if self._thread is not None and not self._thread.is_alive():
             raise DeviceFault(f"{self.name} stopped without a fault.")
+
+    def take_work(self) -> Work | None:
+        return self.board.take_work()
 
     def close(self) -> None:
         self._closing = True

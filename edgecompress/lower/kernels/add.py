@@ -9,8 +9,9 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from edgecompress.lower.kernels import fixed_point
-from edgecompress.lower.kernels.elementwise import broadcast_index, find_pair
+from edgecompress.lower.kernels.elementwise import broadcast_index, find_pair, in_place_operands
 from edgecompress.lower.kernels.interface import CannotMatch, Match
+from edgecompress.lower.program import Overlap
 
 if TYPE_CHECKING:
     from edgecompress.lower.passes.graph import Graph
@@ -70,16 +71,24 @@ class Add:
     op: str = "add"
     macs: int = 0
 
+    @property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """Element by element, each read before it is written: in place over either operand."""
+        return in_place_operands(self.shape, self.other_shape)
+
     def compute(self, *tensors: Any) -> Any:
         x, y = tensors
-        low, high = tirx.const(self.low, "int32"), tirx.const(self.high, "int32")
 
         def at(*index: Any) -> Any:
-            other = y[broadcast_index(index, self.other_shape)]
-            value = self.rounding.apply(x[index].astype("int32"), other.astype("int32"))
-            return te.max(te.min(value, high), low).astype("int8")
+            return self.of_values(x[index], y[broadcast_index(index, self.other_shape)])
 
         return te.compute(self.shape, at, "output")
+
+    def of_values(self, x: Any, y: Any) -> Any:
+        """TE int8 sum of two int8 values."""
+        low, high = tirx.const(self.low, "int32"), tirx.const(self.high, "int32")
+        value = self.rounding.apply(x.astype("int32"), y.astype("int32"))
+        return te.max(te.min(value, high), low).astype("int8")
 
     def schedule(self, schedule: Any, function_name: str) -> None:
         if self.shape == self.other_shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from edgecompress.lower.kernels.interface import CannotMatch, Match
 from edgecompress.lower.kernels.loops import tile_output_channels, tile_width
 from edgecompress.lower.kernels.requant import Requantize
 from edgecompress.lower.kernels.weighted import channel_scale, find_weighted, fold_constants
+from edgecompress.lower.program import Overlap
 
 if TYPE_CHECKING:
     from edgecompress.lower.passes.graph import Graph
@@ -38,6 +40,24 @@ class Window:
         tall = height + top + bottom - self.dilation[0] * (self.size[0] - 1) - 1
         wide = width + left + right - self.dilation[1] * (self.size[1] - 1) - 1
         return tall // self.strides[0] + 1, wide // self.strides[1] + 1
+
+    def overlap_distance(self, output_channels: int) -> int:
+        """`Overlap.distance_bytes` of a kernel that makes the output pixel by pixel, row by row.
+
+        With d the distance, pixel q's bytes [d + q O, d + (q + 1) O) must all lie before the first
+        input byte m(q) that pixel q or a later one reads: d = min over q of m(q) - (q + 1) O.
+        """
+        _, height, width, channels = self.input_shape
+        tall, wide = self.output_size
+        rows = np.arange(tall)[:, None] * self.strides[0] - self.padding[0]
+        columns = np.arange(wide)[None, :] * self.strides[1] - self.padding[1]
+        # padding in front is skipped tap by tap, never past the input's end
+        rows = np.where(rows < 0, rows % self.dilation[0], rows)
+        columns = np.where(columns < 0, columns % self.dilation[1], columns)
+        first_read = (np.minimum(rows, height) * width + np.minimum(columns, width)) * channels
+        remaining = np.minimum.accumulate(first_read.reshape(-1)[::-1])[::-1]
+        distance = (remaining - (np.arange(tall * wide) + 1) * output_channels).min()
+        return min(int(distance), -1)  # 0 would mean exactly in place
 
     def padded(self, x: Any, fill: int) -> Any:
         """TE stage `padded` (inlined by the schedule): x with a border of `fill`."""
@@ -101,7 +121,21 @@ class Conv2D:
         inputs = self.window.input_shape[3] // self.groups
         return int(np.prod(self.output_shape)) * taps * inputs
 
-    def compute(self, x: Any, weights: Any, bias: Any, *tables: Any) -> Any:
+    @property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        if self.window.input_shape[0] != 1:
+            return ()
+        return (Overlap(0, self.window.overlap_distance(self.output_channels)),)
+
+    def compute(
+        self,
+        x: Any,
+        weights: Any,
+        bias: Any,
+        *tables: Any,
+        epilogue: Callable[..., Any] | None = None,
+    ) -> Any:
+        """`epilogue(value, index)` makes the stored value of each int8 result, if given."""
         window = self.window
         (row_stride, column_stride), (row_step, column_step) = window.strides, window.dilation
         inputs = window.input_shape[3] // self.groups
@@ -122,11 +156,12 @@ class Conv2D:
         accumulator = te.compute(shape, accumulate, name="accumulator")
         # its own stage: otherwise the cast to int64 is pushed through the addition
         biased = te.compute(shape, lambda *at: accumulator(*at) + bias[at[-1]], name="biased")
-        return te.compute(
-            shape,
-            lambda *at: self.requantize.compute(biased(*at), tables, at[-1]),
-            name="output",
-        )
+
+        def finished(*at: Any) -> Any:
+            value = self.requantize.compute(biased(*at), tables, at[-1])
+            return value if epilogue is None else epilogue(value, at)
+
+        return te.compute(shape, finished, name="output")
 
     def schedule(self, schedule: Any, function_name: str) -> None:
         width = tile_width(self.output_channels // self.groups)

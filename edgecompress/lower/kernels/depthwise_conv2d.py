@@ -13,6 +13,7 @@ from edgecompress.lower.kernels.interface import Match
 from edgecompress.lower.kernels.loops import tile_output_channels, tile_width
 from edgecompress.lower.kernels.requant import Requantize
 from edgecompress.lower.kernels.weighted import channel_scale, find_weighted, fold_constants
+from edgecompress.lower.program import Overlap
 
 if TYPE_CHECKING:
     from edgecompress.lower.passes.graph import Graph
@@ -41,6 +42,12 @@ class DepthwiseConv2D:
     @property
     def macs(self) -> int:
         return int(np.prod(self.output_shape)) * self.window.size[0] * self.window.size[1]
+
+    @property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        if self.window.input_shape[0] != 1:
+            return ()
+        return (Overlap(0, self.window.overlap_distance(self.output_shape[-1])),)
 
     def compute(self, x: Any, weights: Any, bias: Any, *tables: Any) -> Any:
         window = self.window

@@ -10,6 +10,7 @@ from tvm import relax
 
 from edgecompress.lower.kernels.interface import CannotMatch
 from edgecompress.lower.passes.graph import Output
+from edgecompress.lower.program import Overlap
 
 if TYPE_CHECKING:
     from edgecompress.lower.passes.graph import Graph
@@ -43,6 +44,11 @@ class Pair:
     @property
     def constants(self) -> tuple[np.ndarray, ...]:
         return () if self.second.values is None else (self.second.values,)
+
+
+def in_place_operands(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[Overlap, ...]:
+    """Operands that an element-by-element kernel's output may lie over: those not broadcast."""
+    return (Overlap(0), Overlap(1)) if shape == other else (Overlap(0),)
 
 
 def broadcast_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:

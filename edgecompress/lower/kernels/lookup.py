@@ -11,6 +11,7 @@ from tvm import relax, te
 from edgecompress.lower.kernels import litert_tables
 from edgecompress.lower.kernels.interface import Match
 from edgecompress.lower.kernels.unary import evaluate
+from edgecompress.lower.program import Overlap
 
 if TYPE_CHECKING:
     from edgecompress.lower.passes.graph import Graph, Output
@@ -23,6 +24,10 @@ class Lookup:
     shape: tuple[int, ...]
     op: str = "lookup"
     macs: int = 0
+
+    @property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        return (Overlap(0),)
 
     def compute(self, *tensors: Any) -> Any:
         x, table = tensors

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tvm import relax, te
 
-from edgecompress.lower.kernels.elementwise import broadcast_index, find_pair
+from edgecompress.lower.kernels.elementwise import broadcast_index, find_pair, in_place_operands
 from edgecompress.lower.kernels.interface import Match
 from edgecompress.lower.kernels.requant import Requantize, make_requantize
+from edgecompress.lower.program import Overlap
 
 if TYPE_CHECKING:
     from edgecompress.lower.passes.graph import Graph
@@ -29,6 +30,10 @@ class Multiply:
     @property
     def macs(self) -> int:
         return int(np.prod(self.shape))
+
+    @property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        return in_place_operands(self.shape, self.other_shape)
 
     def compute(self, *tensors: Any) -> Any:
         x, y, *tables = tensors

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import tvm
 from tvm import s_tir, te
 
+from edgecompress.lower.memory.overlap import kernel_overlaps
+
 if TYPE_CHECKING:
     from tvm import tirx
 
@@ -29,6 +31,9 @@ def build_function(
     ]
     output = kernel.compute(*placeholders)
     function = te.create_prim_func([*placeholders, output])
+    if kernel_overlaps(kernel):
+        # its output may share memory with an input: LLVM must keep loads and stores in order
+        function = function.without_attr("tirx.noalias")
     schedule = s_tir.Schedule(tvm.IRModule({name: function.with_attr("global_symbol", name)}))
     kernel.schedule(schedule, name)
     return schedule.mod[name]

@@ -16,58 +16,101 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from edgecompress.lower.memory.lifetimes import Lifetime, arena_buffers, peak_live
-from edgecompress.lower.program import Program
+from edgecompress.lower.memory.overlap import Allowance, allowances
+from edgecompress.lower.program import Buffer, Program
 from edgecompress.records import MemoryMap, TensorPlacement
 
 _SEARCH_ROUNDS = 400
 _SEARCH_SEED = 0
 
 
-def plan_offsets(lifetimes: Sequence[Lifetime], alignment: int = 16) -> tuple[list[int], int]:
+def plan_offsets(
+    lifetimes: Sequence[Lifetime], alignment: int = 16, allowed: Allowance | None = None
+) -> tuple[list[int], int]:
     """Offsets in the order given, and the arena's size in bytes.
 
     Args:
         lifetimes: (size in bytes, first step, last step) of each tensor, both steps included.
         alignment: every offset is a multiple of it.
+        allowed: which outputs may lie over which dying inputs (`memory.overlap`).
 
     Returns:
         (offsets, total): total is the end of the highest tensor, 0 when there is none. Never more
-        than first fit by falling size; the same input gives the same offsets.
+        than first fit by falling size, nor than without `allowed`; the same input gives the same
+        offsets.
     """
     if not lifetimes:
         return [], 0
-    _, least_bytes = peak_live(lifetimes)
-    neighbours = _neighbours(lifetimes)
+    if allowed:
+        # sharing only widens the choice: never worse than without
+        shared = _search(lifetimes, alignment, allowed)
+        return min(shared, plan_offsets(lifetimes, alignment), key=lambda found: found[1])
+    return _search(lifetimes, alignment, {})
+
+
+def _search(
+    lifetimes: Sequence[Lifetime], alignment: int, allowed: Allowance
+) -> tuple[list[int], int]:
+    """The best of several orders, then local search, unless one meets the lower bound."""
+    _, least_bytes = peak_live(lifetimes, allowed)
+    problem = _Problem(lifetimes, _neighbours(lifetimes), alignment, allowed)
     best_order: list[int] = []
     best_offsets: list[int] = []
     best_total = 0
     for order in _orders(lifetimes):
-        offsets, total = _first_fit(lifetimes, neighbours, order, alignment)
+        offsets, total = _first_fit(problem, order)
         if not best_offsets or total < best_total:
             best_order, best_offsets, best_total = order, offsets, total
         if best_total == least_bytes:
             return best_offsets, best_total
-    return _improve(lifetimes, neighbours, best_order, best_offsets, alignment, least_bytes)
+    return _improve(problem, best_order, best_offsets, least_bytes)
 
 
 def place(program: Program) -> Program:
-    """The same program with every arena buffer's `offset_bytes` and `arena_bytes` set."""
+    """The same program with every buffer's `offset_bytes` and `arena_bytes` set.
+
+    Where it costs nothing the model's input is kept to the end, so that an inference can be run
+    again on it (`input_preserved`).
+    """
     buffers = arena_buffers(program)
     lifetimes = [(item.size_bytes, item.first_step, item.last_step) for item in buffers]
-    offsets, arena_bytes = plan_offsets(lifetimes, program.arena_alignment)
+    allowed = allowances(program, buffers)
+    offsets, arena_bytes = plan_offsets(lifetimes, program.arena_alignment, allowed)
+    inputs = {index for index, item in enumerate(buffers) if item.name in program.input_buffers}
+    kept = [
+        (size, first, len(program.steps) if index in inputs else last)
+        for index, (size, first, last) in enumerate(lifetimes)
+    ]
+    elsewhere = {pair: distance for pair, distance in allowed.items() if pair[0] not in inputs}
+    kept_offsets, kept_bytes = plan_offsets(kept, program.arena_alignment, elsewhere)
+    if kept_bytes <= arena_bytes:
+        offsets, arena_bytes = kept_offsets, kept_bytes
     placed = dict(program.buffers)
     for buffer, offset in zip(buffers, offsets, strict=True):
         placed[buffer.name] = replace(buffer, offset_bytes=offset)
     return replace(program, buffers=placed, arena_bytes=arena_bytes)
 
 
+def input_preserved(program: Program) -> bool:
+    """True when no step of a placed program overwrites the model's input."""
+    inputs = [program.buffers[name] for name in program.input_buffers]
+    others = [item for item in program.buffers.values() if item.name not in program.input_buffers]
+    return all(
+        other.offset_bytes + other.size_bytes <= item.offset_bytes
+        or item.offset_bytes + item.size_bytes <= other.offset_bytes
+        for item in inputs
+        for other in others
+    )
+
+
 def memory_map(program: Program) -> MemoryMap:
     """Where a placed program's activations lie, and the step at which most bytes are live."""
     buffers = sorted(arena_buffers(program), key=lambda item: (item.first_step, item.offset_bytes))
-    step, live = peak_live([(b.size_bytes, b.first_step, b.last_step) for b in buffers])
+    lifetimes = [(b.size_bytes, b.first_step, b.last_step) for b in buffers]
+    step, live = peak_live(lifetimes, allowances(program, buffers))
     return MemoryMap(
         arena_bytes=program.arena_bytes,
         tensors=tuple(
@@ -80,9 +123,24 @@ def memory_map(program: Program) -> MemoryMap:
             )
             for buffer in buffers
         ),
-        peak_step=program.steps[step].name if buffers else "",
+        peak_step=program.steps[max(step, 0)].name if buffers else "",
         peak_live_bytes=live,
+        occupied_bytes=tuple(_occupied(buffers, index) for index in range(len(program.steps))),
     )
+
+
+def _occupied(buffers: Sequence[Buffer], step: int) -> int:
+    """Arena bytes that hold something live at a step, shared ones counted once."""
+    ranges = sorted(
+        (item.offset_bytes, item.offset_bytes + item.size_bytes)
+        for item in buffers
+        if item.first_step <= step <= item.last_step
+    )
+    total = end = 0
+    for begin, finish in ranges:
+        total += max(0, finish - max(begin, end))
+        end = max(end, finish)
+    return total
 
 
 def _orders(lifetimes: Sequence[Lifetime]) -> list[list[int]]:
@@ -112,41 +170,67 @@ def _neighbours(lifetimes: Sequence[Lifetime]) -> list[list[int]]:
     ]
 
 
-def _first_fit(
-    lifetimes: Sequence[Lifetime],
-    neighbours: Sequence[Sequence[int]],
-    order: Sequence[int],
-    alignment: int,
-) -> tuple[list[int], int]:
-    """Each tensor in turn at the lowest aligned offset free of the neighbours already placed."""
+@dataclass(frozen=True)
+class _Problem:
+    lifetimes: Sequence[Lifetime]
+    neighbours: Sequence[Sequence[int]]
+    alignment: int
+    allowed: Allowance
+
+
+def _first_fit(problem: _Problem, order: Sequence[int]) -> tuple[list[int], int]:
+    """Each tensor in turn at the lowest aligned offset its placed neighbours permit."""
+    lifetimes, alignment = problem.lifetimes, problem.alignment
     offsets = [-1] * len(lifetimes)
     total = 0
     for index in order:
         size = lifetimes[index][0]
-        taken = sorted(
-            (offsets[other], offsets[other] + lifetimes[other][0])
-            for other in neighbours[index]
+        forbidden = [
+            _forbidden(problem, index, other, offsets[other])
+            for other in problem.neighbours[index]
             if offsets[other] >= 0
-        )
+        ]
+        forbidden.sort()
         offset = 0
-        for begin, end in taken:
-            if offset + size <= begin:
+        for least, most, _ in forbidden:
+            if offset <= least:
                 break
-            offset = max(offset, -(-end // alignment) * alignment)
+            if offset < most:
+                offset = -(-most // alignment) * alignment
+        for _, _, point in forbidden:  # exactly in place
+            if 0 <= point < offset and all(
+                point <= least or point >= most or point == other
+                for least, most, other in forbidden
+            ):
+                offset = point
         offsets[index] = offset
         total = max(total, offset + size)
     return offsets, total
 
 
+def _forbidden(problem: _Problem, index: int, other: int, begin: int) -> tuple[int, int, int]:
+    """(least, most, point): with `other` at `begin`, no offset of `index` strictly between least
+    and most is free, but for `point` (-1: none)."""
+    size, other_size = problem.lifetimes[index][0], problem.lifetimes[other][0]
+    least, most = begin - size, begin + other_size
+    if (other, index) in problem.allowed:  # index is the output
+        distance = problem.allowed[other, index]
+        if distance == 0:
+            return least, most, begin
+        return max(least, min(begin + distance, most)), most, -1
+    if (index, other) in problem.allowed:  # index is the input
+        distance = problem.allowed[index, other]
+        if distance == 0:
+            return least, most, begin
+        return least, max(least, min(most, begin - distance)), -1
+    return least, most, -1
+
+
 def _improve(
-    lifetimes: Sequence[Lifetime],
-    neighbours: Sequence[Sequence[int]],
-    order: list[int],
-    offsets: list[int],
-    alignment: int,
-    least_bytes: int,
+    problem: _Problem, order: list[int], offsets: list[int], least_bytes: int
 ) -> tuple[list[int], int]:
     """Local search over orders: the tensor that ends highest goes earlier, now and then a swap."""
+    lifetimes = problem.lifetimes
     generator = random.Random(_SEARCH_SEED)
 
     def highest(candidate: Sequence[int]) -> tuple[int, int]:
@@ -165,7 +249,7 @@ def _improve(
         else:
             one, two = generator.randrange(len(trial)), generator.randrange(len(trial))
             trial[one], trial[two] = trial[two], trial[one]
-        trial_offsets, trial_total = _first_fit(lifetimes, neighbours, trial, alignment)
+        trial_offsets, trial_total = _first_fit(problem, trial)
         if trial_total <= current_total:
             order, current_total = trial, trial_total
             _, top = highest(trial_offsets)

@@ -11,6 +11,7 @@ import tvm
 from tvm import relax, tirx
 
 from edgecompress.errors import BuildFailed
+from edgecompress.lower.memory.overlap import kernel_overlaps
 from edgecompress.lower.program import Argument, Buffer, Kernel, Program, Step
 from edgecompress.records import TensorSpec
 
@@ -90,7 +91,7 @@ def linearize(
     return Program(
         name=name,
         steps=tuple(reading.steps),
-        buffers=_buffers(reading, input_buffers, output_buffers),
+        buffers=_buffers(reading),
         constants=tuple(reading.constants),
         functions=tvm.IRModule(functions),
         inputs=inputs,
@@ -142,7 +143,8 @@ def _read_call(reading: _Reading, call: relax.Call) -> None:
     arguments.append(reading.values[target])
     macs = kernel.macs if kernel is not None else 0
     symbol = _symbol(function, reading.kernels)
-    reading.steps.append(Step(name, symbol, tuple(arguments), kernel, op, macs))
+    overlaps = kernel_overlaps(kernel)
+    reading.steps.append(Step(name, symbol, tuple(arguments), kernel, op, macs, overlaps))
 
 
 def _results(reading: _Reading, result: relax.Expr) -> list[Argument]:
@@ -151,14 +153,11 @@ def _results(reading: _Reading, result: relax.Expr) -> list[Argument]:
     return [reading.argument(result)]
 
 
-def _buffers(
-    reading: _Reading, inputs: tuple[str, ...], outputs: tuple[str, ...]
-) -> dict[str, Buffer]:
+def _buffers(reading: _Reading) -> dict[str, Buffer]:
     buffers = {}
     for name, (shape, dtype) in reading.shapes.items():
-        where = "input" if name in inputs else "output" if name in outputs else "arena"
         size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         buffers[name] = Buffer(
-            name, shape, dtype, size_bytes, reading.first[name], reading.last[name], where
+            name, shape, dtype, size_bytes, reading.first[name], reading.last[name]
         )
     return buffers

@@ -1,0 +1,123 @@
+"""The processors Unicorn plays for the virtual board, and where they differ.
+
+Cortex-M and RISC-V take their reset, name their registers, number their exceptions and mark the
+length of an instruction each in its own way; the rest of the board is the same for both.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import unicorn.arm_const as arm
+import unicorn.riscv_const as riscv
+import unicorn.unicorn_const as const
+from unicorn.unicorn_py3 import Uc
+
+InstructionSet = Literal["thumb", "riscv"]
+
+
+@dataclass(frozen=True)
+class Processor:
+    """One of Unicorn's CPU models.
+
+    Attributes:
+        instruction_set: which rule tells an instruction's length.
+        program_counter: Unicorn's number of the register.
+        reset: (engine, start of flash) -> where execution begins; sets what the hardware sets.
+        exceptions: the emulator's number of an exception -> what happened.
+        undefined: what an instruction that does not exist raises.
+        system_page: address of the page of registers that belongs to the core, if there is one.
+    """
+
+    instruction_set: InstructionSet
+    architecture: int
+    mode: int
+    model: int
+    program_counter: int
+    reset: Callable[[Uc, int], int]
+    exceptions: dict[int, str]
+    undefined: str
+    system_page: int | None = None
+
+    def engine(self) -> Uc:
+        """A new machine without any memory."""
+        engine = Uc(self.architecture, self.mode)
+        engine.ctl_set_cpu_model(self.model)
+        return engine
+
+
+def _reset_cortex_m(engine: Uc, flash: int) -> int:
+    """The vector table begins with the stack and the reset handler (Armv7-M ARM B1.5.3)."""
+    stack, handler = struct.unpack("<II", bytes(engine.mem_read(flash, 8)))
+    engine.reg_write(arm.UC_ARM_REG_SP, stack)
+    return handler | 1
+
+
+def _reset_riscv(_engine: Uc, flash: int) -> int:
+    """Where a core begins is its maker's choice; here it is the first word of flash."""
+    return flash
+
+
+# QEMU's exception numbers for the M profile.
+_CORTEX_M_EXCEPTIONS = {
+    1: "an undefined instruction",
+    2: "an SVC instruction, but nothing serves it",
+    3: "a prefetch abort",
+    4: "a data abort, likely an unaligned access",
+    7: "a breakpoint",
+    8: "an exception return",
+    17: "an FPU instruction while the FPU is off",
+    18: "a switch out of Thumb state",
+    20: "a stack overflow",
+}
+
+# RISC-V privileged architecture 1.11, table 3.6: mcause.
+_RISCV_EXCEPTIONS = {
+    0: "a jump to an odd address",
+    1: "an instruction access fault",
+    2: "an illegal instruction",
+    3: "a breakpoint",
+    4: "an unaligned load",
+    5: "a load access fault",
+    6: "an unaligned store",
+    7: "a store access fault",
+    11: "an ECALL instruction, but nothing serves it",
+}
+
+
+def _cortex_m(model: int) -> Processor:
+    return Processor(
+        instruction_set="thumb",
+        architecture=const.UC_ARCH_ARM,
+        mode=const.UC_MODE_THUMB,
+        model=model,
+        program_counter=arm.UC_ARM_REG_PC,
+        reset=_reset_cortex_m,
+        exceptions=_CORTEX_M_EXCEPTIONS,
+        undefined=_CORTEX_M_EXCEPTIONS[1],
+        # Armv7-M ARM B3.2: the same page in every M profile.
+        system_page=0xE000E000,
+    )
+
+
+PROCESSORS = {
+    "cortex-m0": _cortex_m(arm.UC_CPU_ARM_CORTEX_M0),
+    "cortex-m3": _cortex_m(arm.UC_CPU_ARM_CORTEX_M3),
+    "cortex-m4": _cortex_m(arm.UC_CPU_ARM_CORTEX_M4),
+    "cortex-m7": _cortex_m(arm.UC_CPU_ARM_CORTEX_M7),
+    "cortex-m33": _cortex_m(arm.UC_CPU_ARM_CORTEX_M33),
+    "rv32": Processor(
+        instruction_set="riscv",
+        architecture=const.UC_ARCH_RISCV,
+        mode=const.UC_MODE_RISCV32,
+        # RV32IMAC without an FPU; Unicorn's other models have one.
+        model=riscv.UC_CPU_RISCV32_SIFIVE_E31,
+        program_counter=riscv.UC_RISCV_REG_PC,
+        reset=_reset_riscv,
+        exceptions=_RISCV_EXCEPTIONS,
+        undefined=_RISCV_EXCEPTIONS[2],
+    ),
+}

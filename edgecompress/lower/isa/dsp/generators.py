@@ -1,0 +1,29 @@
+"""The DSP set's generators: one line a kind of kernel."""
+
+from __future__ import annotations
+
+from edgecompress.lower.isa.dsp.add import AddGenerator
+from edgecompress.lower.isa.dsp.concat import ConcatGenerator
+from edgecompress.lower.isa.dsp.conv2d import Conv2DGenerator
+from edgecompress.lower.isa.dsp.dense import DenseGenerator
+from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
+from edgecompress.lower.isa.dsp.dilated import DilatedDepthwiseGenerator
+from edgecompress.lower.isa.dsp.first_layer import FirstLayerGenerator
+from edgecompress.lower.isa.dsp.lookup import LookupGenerator
+from edgecompress.lower.isa.dsp.other_depthwise import OtherDepthwiseGenerator
+from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
+from edgecompress.lower.isa.dsp.pooling import PoolGenerator
+from edgecompress.lower.isa.interface import Generator
+
+GENERATORS: tuple[Generator, ...] = (
+    Conv2DGenerator(),
+    FirstLayerGenerator(),
+    PointwiseGenerator(),
+    DenseGenerator(),
+    OtherDepthwiseGenerator(DepthwiseGenerator()),
+    DilatedDepthwiseGenerator(),
+    AddGenerator(),
+    ConcatGenerator(),
+    PoolGenerator(),
+    LookupGenerator(),
+)

@@ -1,0 +1,43 @@
+"""The real compiler asked in advance: a model's exact account before it is trained or linked.
+
+The code table of `code_size` knows TIR kernels; which of an instruction set's own kernels a layer
+gets, how much scratch they take and what may lie over what only the compiler knows. It takes
+seconds, so the search asks it about whole candidates, not about every width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgecompress.compress.quantize import quantize
+from edgecompress.link.library_sizes import library_sizes
+from edgecompress.lower.passes.specialize import specialize
+from edgecompress.lower.pipeline import lower
+from edgecompress.model.trainable import Trainable
+from edgecompress.plan.program_cost import Corrections, predict_program
+from edgecompress.records import Prediction
+from edgecompress.target.schema import DeviceProfile
+
+_CALIBRATION_SAMPLES = 8
+"""Scales decide no size; a few samples give all of them a sane value."""
+
+
+def preview(
+    trainable: Trainable,
+    x: np.ndarray,
+    profile: DeviceProfile,
+    corrections: Corrections | None = None,
+) -> Prediction:
+    """What the image of this very model will use, compiled as far as objects.
+
+    Args:
+        x: [N, ...] float32 samples; a few of them calibrate.
+        corrections: from an image already linked, relative to such a preview.
+
+    Raises:
+        BuildFailed: the compiler refused the model.
+    """
+    deployable = quantize(trainable, x[:_CALIBRATION_SAMPLES], name="preview")
+    program = lower(deployable, name="preview", profile=profile)
+    program = specialize(program, profile)
+    return predict_program(program, profile, library_sizes(program, profile), corrections)

@@ -1,0 +1,47 @@
+/*
+ * What every core does between reset and main(): stack paint, .data copied, .bss cleared.
+ *
+ * The symbols come from memory.ld.j2; the core's own file calls this with its stack set up.
+ */
+#include <stdint.h>
+
+extern uint32_t edge_data_load[], edge_data_begin[], edge_data_end[];
+extern uint32_t edge_bss_begin[], edge_bss_end[];
+extern uint32_t edge_arena_begin[], edge_arena_end[];
+extern uint32_t edge_stack_limit[];
+
+int main(void);
+__attribute__((noreturn)) void edge_start(void);
+
+/* What an untouched word of stack holds; `edge stack` counts from the lowest word that differs. */
+#define EDGE_STACK_PAINT 0xC5C5C5C5u
+
+#if defined(__riscv)
+#define READ_STACK_POINTER "mv %0, sp"
+#else
+#define READ_STACK_POINTER "mov %0, sp"
+#endif
+
+static void clear(uint32_t *from, uint32_t *to)
+{
+    while (from < to)
+        *from++ = 0;
+}
+
+__attribute__((noreturn, used)) void edge_start(void)
+{
+    /* Everything from the end of the variables up to this frame is free stack. */
+    uint32_t *stack;
+    __asm__ volatile(READ_STACK_POINTER : "=r"(stack));
+    for (uint32_t *word = edge_stack_limit; word < stack; word++)
+        *word = EDGE_STACK_PAINT;
+
+    const uint32_t *load = edge_data_load;
+    for (uint32_t *word = edge_data_begin; word < edge_data_end; word++)
+        *word = *load++;
+    clear(edge_bss_begin, edge_bss_end);
+    clear(edge_arena_begin, edge_arena_end);
+    main();
+    for (;;) {
+    }
+}
