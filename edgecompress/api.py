@@ -17,7 +17,7 @@ from edgecompress.deploy import DeployOptions, Precision, Requantize
 from edgecompress.errors import BadInput
 from edgecompress.flow import Effort, Job, Stopwatch, fit_rounds, image_result
 from edgecompress.progress import SILENT, Progress
-from edgecompress.records import ImageManifest, Measurement, Plan, Result
+from edgecompress.records import ImageManifest, Measurement, Optimize, Plan, Result
 from edgecompress.target import DeviceProfile, load_target
 from edgecompress.workspace import Checkpoints, OutputFolder
 
@@ -40,6 +40,7 @@ def fit(
     output: Path | None = None,
     requantize: Requantize = "smmla",
     precision: Precision = "int8",
+    optimize: Optimize = "balanced",
     plan: Path | None = None,
     input_shape: tuple[int, ...] | None = None,
     trust: bool = False,
@@ -52,6 +53,7 @@ def fit(
         model: "demo", a .onnx/.pt2 path, or "package.module:callable" returning an nn.Module.
         data: .npz, image folder or "package.module:callable"; None only for the demo.
         flash, ram: budgets in place of the profile's ("512K" or bytes).
+        optimize: what the device's kernels are chosen for: flash, time, or both.
         plan: a plan.json to replay instead of planning.
         output: folder for the result; default build/<model>-<target>.
         device: where the image runs; default the profile's virtual board, else a process.
@@ -81,7 +83,9 @@ def fit(
         budget=profile.budget(flash, ram, latency_us),
         seed=seed,
         effort=effort,
-        options=DeployOptions(device or _default_device(profile), requantize, precision),
+        options=DeployOptions(
+            device or _default_device(profile), requantize, precision, optimize=optimize
+        ),
         clock=clock,
     )
     final = output or _default_output(source.name, profile)
@@ -155,6 +159,7 @@ def compile_model(
     output: Path | None = None,
     requantize: Requantize = "smmla",
     precision: Precision = "int8",
+    optimize: Optimize = "balanced",
     allow_float: bool = False,
     dump: Path | None = None,
     input_shape: tuple[int, ...] | None = None,
@@ -187,7 +192,7 @@ def compile_model(
         budget=profile.budget(flash, ram, latency_us),
         seed=seed,
         effort="fast",
-        options=DeployOptions(where, requantize, precision, allow_float, dump),
+        options=DeployOptions(where, requantize, precision, allow_float, dump, optimize),
         clock=clock,
     )
     return _finish_deployable(job, output or _default_output(source.name, profile))
@@ -286,6 +291,7 @@ def _checkpoint_key(job: Job, replayed: Plan | None) -> dict[str, object]:
         "budget": job.budget.content_hash(),
         "effort": job.effort,
         "seed": job.seed,
+        "optimize": job.options.optimize,
         "plan": None if replayed is None else replayed.content_hash(),
     }
 

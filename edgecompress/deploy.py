@@ -19,6 +19,7 @@ from edgecompress.records import (
     CycleEstimate,
     ImageManifest,
     Measurement,
+    Optimize,
     SizeReport,
     TimeEstimate,
     Verification,
@@ -35,7 +36,6 @@ VERIFY_SAMPLES = 3
 
 Requantize = Literal["smmla", "tflite"]
 Precision = Literal["int8", "float32"]
-Optimize = Literal["size", "speed", "balanced"]
 
 
 @dataclass(frozen=True)

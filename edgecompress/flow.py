@@ -138,6 +138,7 @@ def _planned(
         effort=job.effort,
         seed=job.seed,
         corrections=corrections,
+        optimize=job.options.optimize,
         progress=job.clock,
     )
     checkpoints.save(f"plan-{attempt}.json", plan.to_json().encode())
@@ -204,6 +205,7 @@ def image_result(
 def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) -> Result:
     """Sizes beside budgets and predictions, costs and provenance of a deployed image."""
     from edgecompress.link.library_sizes import library_sizes
+    from edgecompress.lower.passes.specialize import trades
     from edgecompress.plan.program_cost import predict_program
 
     size, measurement = deployed.size, deployed.measurement
@@ -238,6 +240,8 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
         time_estimate=estimate_time(job.profile, measurement.instructions, measurement.cycles),
         verified=deployed.verification,
         float_layers=deployed.program.float_layers,
+        optimize=job.options.optimize,
+        trades=trades(deployed.program, job.profile),
         layers=deployed.manifest.layers,
         memory=deployed.manifest.memory,
         plan=plan,

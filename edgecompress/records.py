@@ -292,6 +292,21 @@ class SourceComparison(Record):
     top1_agreement_percent: float | None = None
 
 
+Optimize = Literal["size", "speed", "balanced"]
+
+
+class OptimizeTrade(Record):
+    """What one optimization goal chooses, predicted: instructions of an inference against bytes.
+
+    `code_bytes` counts the code and packed constants of the layers that have a choice.
+    """
+
+    optimize: Optimize
+    instructions: int
+    code_bytes: int
+    arena_bytes: int
+
+
 class TimeEstimate(Record):
     """A range in microseconds from exact instructions and the core's cycles-per-instruction."""
 
@@ -323,6 +338,8 @@ class Result(Record):
     float_layers: tuple[str, ...] = ()
     layers: tuple[LayerReport, ...] = ()
     memory: MemoryMap | None = None
+    optimize: Optimize = "balanced"
+    trades: tuple[OptimizeTrade, ...] = ()
     plan: Plan | None = None
     hashes: dict[str, str] = {}
     seeds: dict[str, int] = {}

@@ -43,6 +43,7 @@ def fit(
     plan: opt.PlanFile = None,
     requantize: opt.RequantizeOption = opt.Requantize.smmla,
     precision: opt.PrecisionOption = opt.Precision.int8,
+    optimize: opt.OptimizeOption = opt.Optimize.balanced,
     device: opt.Device = None,
     input_shape: opt.InputShape = None,
     trust: opt.Trust = False,
@@ -60,7 +61,8 @@ def fit(
 
         result = api.fit(
             **chosen.arguments(), effort=chosen.effort, seed=chosen.seed,
-            plan=plan, requantize=requantize.value, precision=precision.value, trust=trust,
+            plan=plan, requantize=requantize.value, precision=precision.value,
+            optimize=optimize.value, trust=trust,
             device=device, progress=progress,
         )  # fmt: skip
     show_result(result, chosen.output, as_json=as_json)
@@ -112,6 +114,7 @@ def compile_models(
     latency_us: opt.LatencyUs = None,
     requantize: opt.RequantizeOption = opt.Requantize.smmla,
     precision: opt.PrecisionOption = opt.Precision.int8,
+    optimize: opt.OptimizeOption = opt.Optimize.balanced,
     allow_float: opt.AllowFloat = False,
     dump: opt.Dump = None,
     device: opt.Device = None,
@@ -133,8 +136,8 @@ def compile_models(
         say_defaults(progress, chosen, "compiling")
         return api.compile_model(
             **chosen.arguments(), requantize=requantize.value, precision=precision.value,
-            allow_float=allow_float, dump=dump if dump is None or len(models) == 1
-            else dump / _stem(model), trust=trust, device=device, progress=progress,
+            optimize=optimize.value, allow_float=allow_float,
+            dump=dump if dump is None or len(models) == 1 else dump / _stem(model), trust=trust, device=device, progress=progress,
         )  # fmt: skip
 
     if len(models) == 1:

@@ -23,6 +23,14 @@ class Requantize(StrEnum):
     tflite = "tflite"
 
 
+class Optimize(StrEnum):
+    """What the device's kernels are chosen for."""
+
+    size = "size"
+    speed = "speed"
+    balanced = "balanced"
+
+
 class Precision(StrEnum):
     int8 = "int8"
     float32 = "float32"
@@ -76,6 +84,9 @@ PlanFile = Annotated[
 ]
 RequantizeOption = Annotated[
     Requantize, typer.Option("--requantize", help="Rounding; tflite is bit-identical to TFLite.")
+]
+OptimizeOption = Annotated[
+    Optimize, typer.Option("--optimize", help="Choose kernels for size, speed or both.")
 ]
 PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="float32 skips quantization.")

@@ -15,7 +15,7 @@ from edgecompress.lower.passes.specialize import specialize
 from edgecompress.lower.pipeline import lower
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.program_cost import Corrections, predict_program
-from edgecompress.records import Prediction
+from edgecompress.records import Optimize, Prediction
 from edgecompress.target.schema import DeviceProfile
 
 _CALIBRATION_SAMPLES = 8
@@ -27,6 +27,7 @@ def preview(
     x: np.ndarray,
     profile: DeviceProfile,
     corrections: Corrections | None = None,
+    optimize: Optimize = "balanced",
 ) -> Prediction:
     """What the image of this very model will use, compiled as far as objects.
 
@@ -39,5 +40,5 @@ def preview(
     """
     deployable = quantize(trainable, x[:_CALIBRATION_SAMPLES], name="preview")
     program = lower(deployable, name="preview", profile=profile)
-    program = specialize(program, profile)
+    program = specialize(program, profile, optimize)
     return predict_program(program, profile, library_sizes(program, profile), corrections)

@@ -31,7 +31,7 @@ from edgecompress.plan.preview import preview
 from edgecompress.plan.sensitivity import damage, measure, outputs
 from edgecompress.plan.solve import Choices
 from edgecompress.progress import SILENT, Progress
-from edgecompress.records import Budget, Plan, Prediction, SizeReport
+from edgecompress.records import Budget, Optimize, Plan, Prediction, SizeReport
 from edgecompress.target.schema import DeviceProfile
 from edgecompress.units import format_bytes
 
@@ -72,11 +72,13 @@ def make_plan(
     seed: int = 0,
     progress: Progress = SILENT,
     corrections: Corrections | None = None,
+    optimize: Optimize = "balanced",
 ) -> Plan:
     """The plan with the best validation score among those predicted to fit.
 
     Args:
         corrections: `cost.corrections_from` an image already linked, where there is one.
+        optimize: what the image's kernels will be chosen for.
 
     Raises:
         DoesNotFit: no plan fits; says which budget, by how much, where, and the cheapest way out.
@@ -84,7 +86,7 @@ def make_plan(
     torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
     groups = prunable_groups(trainable)
     network = read_network(trainable, groups)
-    account = _Account(profile, splits.train.x, corrections or {})
+    account = _Account(profile, splits.train.x, corrections or {}, optimize)
     whole = account.of(trainable)
     table = corrections_from(evaluate(network, profile), _as_report(whole))
     problem = Problem(network, profile, budget, table)
@@ -184,11 +186,12 @@ class _Account:
     profile: DeviceProfile
     x: np.ndarray
     corrections: Corrections
+    optimize: Optimize
 
     def of(self, trainable: Trainable) -> Prediction:
         if self.profile.kind != "mcu":
             return predict(trainable, self.profile, self.corrections)
-        return preview(trainable, self.x, self.profile, self.corrections)
+        return preview(trainable, self.x, self.profile, self.corrections, self.optimize)
 
 
 def _as_report(prediction: Prediction) -> SizeReport:

@@ -190,6 +190,7 @@ def _facts(result: Result, folder: Path | None) -> Table:
         ("Against source", _against_source(result)),
         ("Float layers", _float_layers(result)),
         ("Fallback", _fallback_layers(result)),
+        ("Optimized for", _optimized(result)),
         ("Plan", _plan(result)),
     ):
         if sentence:
@@ -268,6 +269,20 @@ def _against_source(result: Result) -> Text | None:
     if compared.top1_agreement_percent is not None:
         text += f"; same top-1 on {compared.top1_agreement_percent:.1f} %"
     return Text(text)
+
+
+def _optimized(result: Result) -> Text | None:
+    """The goal the kernels were chosen for, and what the others would trade, as predicted."""
+    chosen = {trade.optimize: trade for trade in result.trades}
+    if (own := chosen.pop(result.optimize, None)) is None:
+        return None
+    others = [
+        f"{goal} {trade.code_bytes - own.code_bytes:+,d} B of code, "
+        f"{trade.arena_bytes - own.arena_bytes:+,d} B of arena, "
+        f"{100 * (trade.instructions / own.instructions - 1):+.1f} % instructions"
+        for goal, trade in chosen.items()
+    ]
+    return Text(f"{result.optimize}; predicted for {'; for '.join(others)}")
 
 
 def _float_layers(result: Result) -> Text | None:

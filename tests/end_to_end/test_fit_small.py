@@ -148,6 +148,23 @@ def test_hosts_by_the_same_command(target: str, precision: str) -> None:
         assert result.latency_us > 0
 
 
+def test_the_optimization_goal_is_chosen_recorded_and_its_trade_shown(fitted: Path) -> None:
+    model = str(fitted / "model.onnx")
+    results = {
+        goal: api.compile_model(model, target="cortex-m4", optimize=goal, output=Path(goal))
+        for goal in ("size", "speed")
+    }
+    for goal, result in results.items():
+        assert result.verified.exact
+        assert result.optimize == goal
+        assert f"{goal}; predicted for" in Path(goal, "report.txt").read_text()
+    trades = {trade.optimize: trade for trade in results["size"].trades}
+    assert trades["size"].instructions >= trades["balanced"].instructions
+    assert trades["balanced"].instructions >= trades["speed"].instructions
+    assert trades["size"].code_bytes <= trades["speed"].code_bytes
+    assert results["size"].instructions >= results["speed"].instructions
+
+
 @pytest.mark.parametrize("name", ["ic", "kws", "ad"])
 def test_mlperf_tiny_models_run_without_a_float_kernel(shared_data: Path, name: str) -> None:
     model = shared_data / "mlperf_tiny" / f"{name}_int8.tflite"

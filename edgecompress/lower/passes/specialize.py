@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import tvm
@@ -33,15 +32,14 @@ from edgecompress.lower.memory.arena import place
 from edgecompress.lower.memory.lifetimes import arena_buffers, peak_live
 from edgecompress.lower.memory.overlap import allowances
 from edgecompress.lower.program import Argument, Buffer, Overlap, Program, Step
+from edgecompress.records import Optimize, OptimizeTrade
 from edgecompress.target.schema import DeviceProfile
-
-Optimize = Literal["size", "speed", "balanced"]
 
 # What a byte of flash is worth, as a share of the program's cycles. Balanced: a routine of 500
 # bytes stays when it saves half a percent. Size: it stays when it saves a third of them.
-_BYTE_WORTH = {"speed": 0.0, "balanced": 1e-5, "size": 7e-4}
+_BYTE_WORTH: dict[Optimize, float] = {"speed": 0.0, "balanced": 1e-5, "size": 7e-4}
 # The same for RAM, of which microcontrollers have a quarter: balanced, 1 KiB is worth 4 %.
-_RAM_WORTH = {name: 4 * worth for name, worth in _BYTE_WORTH.items()}
+_RAM_WORTH: dict[Optimize, float] = {name: 4 * worth for name, worth in _BYTE_WORTH.items()}
 
 
 def specialize(
@@ -56,9 +54,36 @@ def specialize(
     Raises:
         BuildFailed: two routines of one name differ (a generator's error).
     """
-    generators = generators_for(profile.core)
-    offers = [_offers(program, step, generators) for step in program.steps]
+    offers = _all_offers(program, profile)
     return install(program, relieve(program, offers, choose(offers, optimize), optimize))
+
+
+def trades(program: Program, profile: DeviceProfile) -> tuple[OptimizeTrade, ...]:
+    """What each goal would choose, by the offers' own predictions; () where nothing is offered.
+
+    Layers on portable kernels cost the same under every goal and are left out.
+    """
+    offers = _all_offers(program, profile)
+    if not any(offers):
+        return ()
+    found = []
+    for goal in _BYTE_WORTH:
+        chosen = relieve(program, offers, choose(offers, goal), goal)
+        taken = [item for item in chosen if item is not None]
+        found.append(
+            OptimizeTrade(
+                optimize=goal,
+                instructions=sum(item.cost.instructions for item in taken),
+                code_bytes=_flash(taken),
+                arena_bytes=install(program, chosen).arena_bytes,
+            )
+        )
+    return tuple(found)
+
+
+def _all_offers(program: Program, profile: DeviceProfile) -> list[list[Implementation]]:
+    generators = generators_for(profile.core)
+    return [_offers(program, step, generators) for step in program.steps]
 
 
 def choose(
@@ -193,14 +218,18 @@ def _routines(chosen: Sequence[Implementation | None]) -> set[str]:
 def _cost(chosen: Sequence[Implementation | None], worth: float) -> float:
     """Cycles, and what all routines' bytes together are worth in cycles."""
     taken = [item for item in chosen if item is not None]
+    return sum(item.cost.cycles for item in taken) + worth * _flash(taken)
+
+
+def _flash(taken: Sequence[Implementation]) -> int:
+    """Bytes of code, each routine once, and of packed constants; an estimate."""
     texts: dict[str, str] = {}
     own_bytes: dict[str, int] = {}
     for item in taken:
         texts.update(item.assembly)
         own_bytes[item.symbol] = max(own_bytes.get(item.symbol, 0), item.cost.code_bytes)
     constants = sum(array.nbytes for item in taken for array in item.constants)
-    code = sum(map(estimated_bytes, texts.values())) + sum(own_bytes.values()) + constants
-    return sum(item.cost.cycles for item in taken) + worth * code
+    return sum(map(estimated_bytes, texts.values())) + sum(own_bytes.values()) + constants
 
 
 @cache
