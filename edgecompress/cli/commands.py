@@ -137,7 +137,8 @@ def compile_models(
         return api.compile_model(
             **chosen.arguments(), requantize=requantize.value, precision=precision.value,
             optimize=optimize.value, allow_float=allow_float,
-            dump=dump if dump is None or len(models) == 1 else dump / _stem(model), trust=trust, device=device, progress=progress,
+            dump=dump if dump is None or len(models) == 1 else dump / _stem(model),
+            trust=trust, device=device, progress=progress,
         )  # fmt: skip
 
     if len(models) == 1:
