@@ -29,7 +29,7 @@ def library_sizes(program: Program, profile: DeviceProfile) -> dict[str, int]:
     Raises:
         BuildFailed: TVM or the C toolchain refused.
     """
-    sizes = dict.fromkeys(("weights", "kernels", "model"), 0)
+    sizes = {"weights": 0, "kernels": 0, "model": 0}
     with tempfile.TemporaryDirectory(prefix="edgecompress-") as scratch:
         build_library(program, profile, Path(scratch), model_hash="0" * 64)
         for path in (Path(scratch) / "lib").glob("*.o"):

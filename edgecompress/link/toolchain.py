@@ -26,6 +26,7 @@ _MCU_FLAGS = (
     "-fno-asynchronous-unwind-tables",
     "-fomit-frame-pointer",
 )
+_ASSEMBLER_FLAGS = ("-g0",)  # else zig records the scratch folder in debug information
 _TIMEOUT_SECONDS = 600
 
 
@@ -57,7 +58,7 @@ def compile_c(
     objects = []
     for source in sources:
         target = str(Path(source).with_suffix(".o"))
-        language = () if source.endswith(".S") else (*_COMMON_FLAGS, *freestanding)
+        language = _ASSEMBLER_FLAGS if source.endswith(".S") else (*_COMMON_FLAGS, *freestanding)
         run_zig(
             ["cc", *target_flags(profile), *language, *flags, "-c", source, "-o", target],
             folder=folder,

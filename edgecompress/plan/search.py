@@ -211,11 +211,11 @@ def _compiled(
     Raises:
         DoesNotFit: nothing fits; says which budget, by how much, where, and the cheapest way out.
     """
+    exact = plan.predicted
     for _ in range(_PROPOSAL_ROUNDS):
         proposed = propose(problem, choices)
         candidates = proposed or [narrowest(problem, choices)]
         fitting: list[Candidate] = []
-        exact = candidates[0].predicted
         for candidate in candidates:
             student = apply_plan(trainable, _with(plan, candidate, problem.network, 0), calibration)
             exact = account.of(student)
