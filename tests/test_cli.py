@@ -104,7 +104,7 @@ def test_fit_hands_every_option_to_the_api(stand_in: StandIn) -> None:
     line = (
         "fit net.onnx --data d.npz --target cortex-m4 --flash 512K --ram 128K --latency-us 5e4 "
         "--effort balanced --seed 3 --output out --requantize tflite --precision float32 "
-        "--plan plan.json --input-shape 1,3,32,32 --trust --device qemu"
+        "--plan plan.json --input-shape 1,3,32,32 --trust --device qemu --optimize size"
     )
     assert main(line.split()) == 0
     called = stand_in.called
@@ -112,7 +112,7 @@ def test_fit_hands_every_option_to_the_api(stand_in: StandIn) -> None:
     assert called == {
         "positional": (), "model": "net.onnx", "data": "d.npz", "target": "cortex-m4",
         "flash": 524288, "ram": 131072, "latency_us": 5e4, "effort": "balanced", "seed": 3,
-        "output": Path("out"), "requantize": "tflite", "precision": "float32",
+        "output": Path("out"), "requantize": "tflite", "precision": "float32", "optimize": "size",
         "plan": Path("plan.json"), "input_shape": (1, 3, 32, 32), "trust": True, "device": "qemu",
     }  # fmt: skip
     assert type(called["effort"]) is type(called["requantize"]) is str

@@ -95,7 +95,7 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
                 "name": step.name,
                 "op": _c_text(step.op),
                 "output": _describe(program.buffers[step.output]),
-                "symbol": step.function,
+                "symbol": _function_symbol(program, step.function),
                 "arguments": [
                     _argument(
                         program, symbols, argument, is_output=index == len(step.arguments) - 1
@@ -143,11 +143,19 @@ def emit_routines(program: Program) -> str:
     """An assembler file of the instruction set's own routines; empty when there are none."""
     if not program.assembly:
         return ""
+    names = [symbol for symbol, _text in program.assembly]
+    renamed = "".join(f"#define {name} {_function_symbol(program, name)}\n" for name in names)
     texts = "\n".join(text for _symbol, text in program.assembly)
     return (
         f"/* {_c_text(program.name)}: routines. Made by edgecompress. */\n"
-        f"    .syntax unified\n    .thumb\n{texts}"
+        f"{renamed}    .syntax unified\n    .thumb\n{texts}"
     )
+
+
+def _function_symbol(program: Program, function: str) -> str:
+    """The C name of a step's function: what the library defines all begins with `model_`."""
+    routines = {symbol for symbol, _text in program.assembly}
+    return f"model_{function}" if function in routines else function
 
 
 def constant_symbols(program: Program) -> list[str]:
@@ -211,7 +219,10 @@ def _kernels(program: Program) -> list[dict[str, Any]]:
             parameters.append(f"const {_c_type(dtype)} *")
         parameters[-1] = parameters[-1].removeprefix("const ")
         prototypes.setdefault(step.function, parameters)
-    return [{"symbol": name, "parameters": types} for name, types in prototypes.items()]
+    return [
+        {"symbol": _function_symbol(program, name), "parameters": types}
+        for name, types in prototypes.items()
+    ]
 
 
 def _argument(program: Program, symbols: list[str], argument: Argument, *, is_output: bool) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small_job
 import torch
+from elftools.elf.elffile import ELFFile
 
 from edgecompress import api
 from edgecompress.cli import main
@@ -47,6 +50,22 @@ def test_a_network_too_large_is_made_to_fit(fitted: Path) -> None:
     assert result.plan.widths or result.plan.low_rank
     assert result.accuracy.deployed > 80
     assert result.verified.exact
+
+
+def test_everything_the_library_defines_begins_with_model(fitted: Path, tmp_path: Path) -> None:
+    archive = fitted / "lib" / "libmodel.a"
+    subprocess.run([sys.executable, "-m", "ziglang", "ar", "x", str(archive)], check=True)
+    defined = set()
+    for path in tmp_path.glob("*.o"):
+        with path.open("rb") as file:
+            symbols = ELFFile(file).get_section_by_name(".symtab").iter_symbols()
+            defined |= {
+                symbol.name
+                for symbol in symbols
+                if symbol["st_info"]["bind"] == "STB_GLOBAL" and symbol["st_shndx"] != "SHN_UNDEF"
+            }
+    assert len(defined) > 5
+    assert all(name.startswith("model_") for name in defined), sorted(defined)
 
 
 def test_a_plan_replays_to_the_same_bytes(fitted: Path) -> None:
