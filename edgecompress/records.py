@@ -56,11 +56,23 @@ class Budget(Record):
 class LowRank(Record):
     """A factorization of one layer.
 
-    `ranks` is (rank,) for "svd" and (rank_in, rank_out) for "tucker2".
+    `ranks` is (rank,) for "svd", "cp" and "spatial", (rank_in, rank_out) for "tucker2".
     """
 
-    method: Literal["svd", "tucker2"]
+    method: Literal["svd", "tucker2", "cp", "spatial"]
     ranks: tuple[int, ...]
+
+
+class WeightStorage(Record):
+    """How one layer's int8 weights are made small in flash.
+
+    All of them stay int8 values in the deployable: "int4" lies within [-7, 7], "shared16" and
+    "shared4" take at most 16 or 4 distinct values, "sparse" holds at least `sparsity` zeros (a
+    fraction). The codec of the image follows from the values.
+    """
+
+    format: Literal["int4", "shared16", "shared4", "sparse"]
+    sparsity: float = 0.0
 
 
 class Prediction(Record):
@@ -78,7 +90,9 @@ class Plan(Record):
     """Everything needed to make the same bytes again from the same model and data.
 
     `widths` maps a coupled group (named by its first layer) to the number of channels kept;
-    `low_rank` maps a layer to its factorization. An empty plan is plain int8 quantization.
+    `low_rank` maps a layer to its factorization, `weights` one to its storage (dense int8 where
+    it is not named; a factorized layer's storage is that of all its factors). An empty plan is
+    plain int8 quantization.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -87,9 +101,10 @@ class Plan(Record):
     target: str
     budget: Budget
     seed: int
-    effort: Literal["fast", "balanced"]
+    effort: Literal["fast", "balanced", "max"]
     widths: dict[str, int] = {}
     low_rank: dict[str, LowRank] = {}
+    weights: dict[str, WeightStorage] = {}
     finetune_steps: int = 0
     calibration_samples: int = 0
     predicted: Prediction
