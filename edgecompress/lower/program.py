@@ -121,7 +121,25 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Arena:
+    """The part of the arena that one memory region holds.
+
+    A program's arenas share one range of offsets: this one begins at `offset_bytes`, where the one
+    before it ends. No buffer crosses from one into the next.
+    """
+
+    region: str
+    offset_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Program:
+    """`arenas` is empty until `memory.regions` has chosen memories for a device that has several.
+
+    `arena_bytes` is the size of all of them.
+    """
+
     name: str
     steps: tuple[Step, ...]
     buffers: dict[str, Buffer]
@@ -136,6 +154,7 @@ class Program:
     arena_alignment: int = 16
     float_layers: tuple[str, ...] = field(default=())
     assembly: tuple[tuple[str, str], ...] = ()
+    arenas: tuple[Arena, ...] = ()
 
     @property
     def macs(self) -> int:

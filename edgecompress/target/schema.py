@@ -24,12 +24,27 @@ Bytes = Annotated[int, BeforeValidator(_bytes)]
 
 
 class Region(Record):
-    """A contiguous memory the linker may place things in."""
+    """A contiguous memory the linker may place things in.
 
-    name: str
+    Flash is whatever is read-only and mapped when the image starts: QSPI memory too, if something
+    before the image maps it. The first flash region holds vectors and code.
+
+    `wait_cycles` is what a data access of up to one word waits beyond the core's own cycles,
+    caches off; `wait_source` says where that comes from. They only decide what is placed where.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     kind: Literal["flash", "ram"]
     origin: int = Field(ge=0)
     size: Bytes = Field(gt=0)
+    wait_cycles: float = Field(default=0.0, ge=0)
+    wait_source: str = ""
+
+    @model_validator(mode="after")
+    def _waits_name_their_source(self) -> Region:
+        if self.wait_cycles and not self.wait_source:
+            raise ValueError("wait_cycles is given but wait_source is empty")
+        return self
 
 
 class Core(Record):
@@ -136,6 +151,9 @@ class DeviceProfile(Record):
                     raise ValueError(f"kind is 'mcu' but [[regions]] has no {needed} region")
         if self.kind == "cuda" and self.cuda is None:
             raise ValueError("kind is 'cuda' but the [cuda] table is missing")
+        names = [region.name for region in self.regions]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two regions are named {', '.join(sorted(twice))}")
         ordered = sorted(self.regions, key=lambda region: region.origin)
         for one, two in itertools.pairwise(ordered):
             if one.origin + one.size > two.origin:
@@ -143,13 +161,24 @@ class DeviceProfile(Record):
                     f"region {one.name} ({format_bytes(one.size)} at {one.origin:#010x}) overlaps "
                     f"region {two.name} at {two.origin:#010x}"
                 )
+        self._check_stack()
+        return self
+
+    def _check_stack(self) -> None:
         ram = self.ram_bytes
-        if ram is not None and self.stack_reserve >= ram:
+        if ram is None:
+            return
+        if self.stack_reserve >= ram:
             raise ValueError(
                 f"stack_reserve is {format_bytes(self.stack_reserve)} but the ram regions hold "
                 f"{format_bytes(ram)}"
             )
-        return self
+        fastest = self.fastest_ram
+        if self.stack_reserve >= fastest.size:
+            raise ValueError(
+                f"stack_reserve is {format_bytes(self.stack_reserve)} but {fastest.name}, the "
+                f"fastest ram region, where the stack goes, holds {format_bytes(fastest.size)}"
+            )
 
     def _total(self, kind: str) -> int | None:
         sizes = [region.size for region in self.regions if region.kind == kind]
@@ -168,6 +197,12 @@ class DeviceProfile(Record):
     def region(self, kind: Literal["flash", "ram"]) -> Region:
         """The first region of a kind. Raises StopIteration on a host, which has none."""
         return next(region for region in self.regions if region.kind == kind)
+
+    @property
+    def fastest_ram(self) -> Region:
+        """Where stack and variables go: the first of the RAM regions with the least waiting."""
+        rams = [region for region in self.regions if region.kind == "ram"]
+        return min(rams, key=lambda region: region.wait_cycles)
 
     def budget(
         self,

@@ -73,13 +73,27 @@ def place(program: Program) -> Program:
     """The same program with every buffer's `offset_bytes` and `arena_bytes` set.
 
     Where it costs nothing the model's input is kept to the end, so that an inference can be run
-    again on it (`input_preserved`).
+    again on it (`input_preserved`). One arena: `memory.regions` divides it between memories.
     """
     buffers = arena_buffers(program)
+    offsets, arena_bytes = offsets_of(program, buffers)
+    placed = dict(program.buffers)
+    for buffer, offset in zip(buffers, offsets, strict=True):
+        placed[buffer.name] = replace(buffer, offset_bytes=offset)
+    return replace(program, buffers=placed, arena_bytes=arena_bytes, arenas=())
+
+
+def offsets_of(program: Program, buffers: Sequence[Buffer]) -> tuple[list[int], int]:
+    """(offsets, bytes) of some of a program's buffers in an arena of their own.
+
+    Where it costs nothing the model's input is kept to the end.
+    """
     lifetimes = [(item.size_bytes, item.first_step, item.last_step) for item in buffers]
     allowed = allowances(program, buffers)
     offsets, arena_bytes = plan_offsets(lifetimes, program.arena_alignment, allowed)
     inputs = {index for index, item in enumerate(buffers) if item.name in program.input_buffers}
+    if not inputs:
+        return offsets, arena_bytes
     kept = [
         (size, first, len(program.steps) if index in inputs else last)
         for index, (size, first, last) in enumerate(lifetimes)
@@ -87,11 +101,8 @@ def place(program: Program) -> Program:
     elsewhere = {pair: distance for pair, distance in allowed.items() if pair[0] not in inputs}
     kept_offsets, kept_bytes = plan_offsets(kept, program.arena_alignment, elsewhere)
     if kept_bytes <= arena_bytes:
-        offsets, arena_bytes = kept_offsets, kept_bytes
-    placed = dict(program.buffers)
-    for buffer, offset in zip(buffers, offsets, strict=True):
-        placed[buffer.name] = replace(buffer, offset_bytes=offset)
-    return replace(program, buffers=placed, arena_bytes=arena_bytes)
+        return kept_offsets, kept_bytes
+    return offsets, arena_bytes
 
 
 def input_preserved(program: Program) -> bool:
