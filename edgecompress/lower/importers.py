@@ -14,6 +14,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx, onnx_frontend
 from tvm.relax.frontend.tflite import from_tflite
+from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
 
 from edgecompress.errors import UnreadableModel, UnsupportedOperators
 
@@ -111,6 +112,29 @@ def import_onnx(model: onnx.ModelProto) -> Imported:
     )
 
 
+class _Converter(OperatorConverter):
+    """TVM's, which refuses the padding of an int8 tensor and knows no form for it."""
+
+    _SUPPORTED_QUANTIZED_OPS = OperatorConverter._SUPPORTED_QUANTIZED_OPS | {"PAD", "PADV2"}
+
+    def convert_pad(self, op: Any) -> relax.Expr:
+        """quantize(nn.pad(dequantize(x))); PAD fills with real zero, PADV2 says with what."""
+        x, widths, *fill = self.get_input_tensors(op)
+        if x.qnn_params is None:
+            return super().convert_pad(op)
+        pairs = [int(width) for width in np.asarray(self.get_tensor_value(widths)).reshape(-1)]
+        value = 0.0
+        if fill:
+            stored = float(np.asarray(self.get_tensor_value(fill[0])).reshape(-1)[0])
+            scale, zero_point = (
+                float(fill[0].qnn_params[name].value.numpy()) for name in ("scale", "zero_point")
+            )
+            value = (stored - zero_point) * scale
+        real = self.dequantize(self.get_expr(x.tensor_idx), x)
+        padded = relax.op.nn.pad(real, pairs, "constant", value)
+        return self.quantize(padded, self.get_output_tensors(op)[0])
+
+
 def import_tflite(content: bytes) -> Imported:
     """A .tflite flatbuffer, in NHWC, with the border quantization it states.
 
@@ -121,7 +145,7 @@ def import_tflite(content: bytes) -> Imported:
         raise UnreadableModel("The bytes are not a TFLite model (no TFL3 mark at byte 4).")
     try:
         model = tflite.Model.GetRootAsModel(content, 0)
-        module = from_tflite(model)
+        module = from_tflite(model, op_converter=_Converter)
         graph = model.Subgraphs(0)
         inputs = tuple(_border(graph, index) for index in graph.InputsAsNumpy())
         outputs = tuple(_border(graph, index) for index in graph.OutputsAsNumpy())

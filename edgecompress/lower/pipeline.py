@@ -15,6 +15,7 @@ from edgecompress.errors import BuildFailed, EdgeCompressError
 from edgecompress.lower.importers import Imported, import_onnx, import_tflite
 from edgecompress.lower.memory.arena import place
 from edgecompress.lower.passes.float_functions import prepare_float_functions
+from edgecompress.lower.passes.fold_pad import fold_pad
 from edgecompress.lower.passes.fuse_add import fuse_add
 from edgecompress.lower.passes.integerize import Integerized, integerize, keep_float
 from edgecompress.lower.passes.linearize import linearize
@@ -88,8 +89,8 @@ def lower(
         precision: "float32" keeps every operator in float and the source's own layout.
         allow_float: operators without an integer kernel stay float and are listed in
             `Program.float_layers`, instead of being refused.
-        fuse: residual additions run inside the convolution before them; without it every operator
-            of the model is a step of its own.
+        fuse: residual additions run inside the convolution before them, paddings inside the one
+            behind; without it every operator of the model is a step of its own.
         dump: a folder that receives the module after every pass.
 
     Raises:
@@ -117,6 +118,8 @@ def lower(
             inputs=integers.inputs, outputs=integers.outputs, requantize=requantize,
         )  # fmt: skip
         if fuse:
+            # a layer that only pads becomes its readers' border
+            program = fold_pad(program)
             # a residual sum is stored over what it adds to
             program = fuse_add(program)
         # float functions lose their large temporaries to arena buffers

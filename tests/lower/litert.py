@@ -101,6 +101,7 @@ _OPTION_TABLES = {
     "CONCATENATION": "ConcatenationOptions",
     "LEAKY_RELU": "LeakyReluOptions",
     "PAD": "PadOptions",
+    "PADV2": "PadV2Options",
     "RESHAPE": "ReshapeOptions",
 }
 
