@@ -12,6 +12,7 @@ Model input and output stay float32 and are quantized inside the file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,34 @@ from torch import nn
 
 from edgecompress.compress.batchnorm import fold
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
-from edgecompress.compress.quantize.observe import Affine, Observer, observe
+from edgecompress.compress.quantize.observe import Observer, observe
 from edgecompress.compress.quantize.operators import attributes_of
-from edgecompress.compress.quantize.sharing import Sharing, share_scales
-from edgecompress.compress.quantize.weights import quantize_bias, quantize_weight
+from edgecompress.compress.quantize.prepared import (
+    Layer,
+    Quantized,
+    bias_of,
+    checked,
+    input_of,
+    put_on_grids,
+)
+from edgecompress.compress.quantize.sharing import share_scales
+from edgecompress.compress.quantize.storage import storage_of_layers
+from edgecompress.compress.quantize.weights import quantize_bias
 from edgecompress.errors import BadData
 from edgecompress.model.trainable import Trainable
+from edgecompress.records import WeightStorage
 
 OPSET = 17
 IR_VERSION = 8
 
 
 def quantize(
-    trainable: Trainable, calibration: np.ndarray, *, name: str, observer: Observer = "mse"
+    trainable: Trainable,
+    calibration: np.ndarray,
+    *,
+    name: str,
+    weights: Mapping[str, WeightStorage] | None = None,
+    observer: Observer = "mse",
 ) -> onnx.ModelProto:
     """The int8 model by the TensorFlow Lite rules, as ONNX QDQ (opset 17, batch 1, NCHW).
 
@@ -45,20 +61,41 @@ def quantize(
     Args:
         calibration: [N, ...] float32 inputs, N >= 1; a few hundred are plenty.
         name: the ONNX graph's name.
+        weights: layer (or a layer that was factorized) -> storage: int4 values lie in [-7, 7],
+            shared16 and shared4 take at most 16 and 4 values, sparse keeps its zeros.
         observer: how activation ranges are chosen, see `observe`.
+
+    A model that comes from quantization-aware training is written as it was trained; neither
+    calibration nor observer change it.
 
     Raises:
         BadData: calibration is empty, not finite, or not of the model's input shape.
+        BadInput: `weights` names no layer, or not what the model was trained for.
         UnsupportedOperators: a node no rule covers.
     """
-    _check(trainable, calibration)
-    folded = fold(trainable)
-    sharing = share_scales(folded.graph)
-    parameters = observe(folded.graph, sharing, calibration, observer)
-    writer = _Writer(folded, sharing, parameters)
-    for node in folded.graph.graph.nodes:
+    prepared = prepare(trainable, calibration, weights or {}, observer)
+    writer = _Writer(prepared)
+    for node in prepared.graph.graph.nodes:
         writer.add(node)
     return writer.model(name)
+
+
+def prepare(
+    trainable: Trainable,
+    calibration: np.ndarray,
+    weights: Mapping[str, WeightStorage],
+    observer: Observer,
+) -> Quantized:
+    """Everything `quantize` decides, before it is written."""
+    if isinstance(trainable, Quantized):
+        return checked(trainable, storage_of_layers(trainable.graph, weights))
+    _check(trainable, calibration)
+    folded = fold(trainable)
+    storage = storage_of_layers(folded.graph, weights)
+    sharing = share_scales(folded.graph)
+    found = observe(folded.graph, sharing, calibration, observer)
+    activations = {node.name: affine for node, affine in found.items()}
+    return put_on_grids(folded, sharing, activations, storage)
 
 
 def _check(trainable: Trainable, calibration: np.ndarray) -> None:
@@ -76,18 +113,16 @@ def _check(trainable: Trainable, calibration: np.ndarray) -> None:
 class _Writer:
     """Emits ONNX nodes for a folded graph, one fx node at a time, in execution order."""
 
-    def __init__(
-        self, folded: Trainable, sharing: Sharing, parameters: dict[torch.fx.Node, Affine]
-    ) -> None:
-        self._trainable = folded
-        self._sharing = sharing
-        self._parameters = parameters
-        self._names = _unique_names(folded)
+    def __init__(self, prepared: Quantized) -> None:
+        self._trainable = prepared
+        self._sharing = share_scales(prepared.graph)
+        self._parameters = {node: prepared.activations[node.name] for node in self._sharing.tensors}
+        self._names = _unique_names(prepared)
         self._dequantized: dict[torch.fx.Node, str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
-        shapes = _Shapes(folded.graph)
-        shapes.run(folded.example)
+        shapes = _Shapes(prepared.graph)
+        shapes.run(prepared.example)
         self._shapes = shapes.shapes
 
     def add(self, node: torch.fx.Node) -> None:
@@ -164,17 +199,13 @@ class _Writer:
 
     def _emit_weighted(self, node: torch.fx.Node, kind: str, name: str) -> None:
         layer = module_of(node)
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        pad = self._sharing.pads.get(node)
-        source = input_nodes(pad if pad is not None else node)[0]
+        assert isinstance(layer, Layer)
+        source = input_of(node, self._sharing)
         input_scale = self._parameters[source].scale
-        bias = np.zeros(len(layer.weight), np.float32)
-        if layer.bias is not None:
-            bias = layer.bias.detach().float().numpy()
-        weight, weight_scale = quantize_weight(
-            layer.weight.detach().float().numpy(), bias, input_scale
-        )
-        stored_bias, bias_scale = quantize_bias(bias, input_scale, weight_scale)
+        grid = self._trainable.grids[layer_name(node)]
+        weight = grid.round(layer.weight.detach().float().numpy())
+        weight_scale = grid.scale
+        stored_bias, bias_scale = quantize_bias(bias_of(layer), input_scale, weight_scale)
         inputs = [
             self._dequantized[source],
             self._emit_parameter(f"{name}.weight", weight, weight_scale),
@@ -183,6 +214,7 @@ class _Writer:
         if kind == "linear":
             self._emit("Gemm", inputs, name, name, transB=1)
         else:
+            pad = self._sharing.pads.get(node)
             padding = module_of(pad) if pad is not None else None
             self._emit("Conv", inputs, name, name, **attributes_of(layer, padding))
 
