@@ -16,7 +16,7 @@ import numpy as np
 
 from edgecompress.errors import BuildFailed
 from edgecompress.lower.memory.arena import input_preserved
-from edgecompress.lower.program import Argument, Buffer, Program
+from edgecompress.lower.program import Arena, Argument, Buffer, Program
 from edgecompress.records import TensorSpec
 
 WEIGHTS_SECTION = ".rodata.model_weights"
@@ -78,6 +78,11 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
         input=_tensor(program.inputs[0]),
         output=_tensor(program.outputs[0]),
         arena_bytes=max(program.arena_bytes, 1),
+        arenas=_arena_arrays(program),
+        input_at=_address(program, program.buffers[program.input_buffers[0]], "MODEL_INPUT_OFFSET"),
+        output_at=_address(
+            program, program.buffers[program.output_buffers[0]], "MODEL_OUTPUT_OFFSET"
+        ),
         input_offset=program.buffers[program.input_buffers[0]].offset_bytes,
         output_offset=program.buffers[program.output_buffers[0]].offset_bytes,
         input_preserved=int(input_preserved(program)),
@@ -89,6 +94,7 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
         kernels=_kernels(program),
         constants=[_constant_declaration(constant) for constant in _layout(program)],
         constant_bytes=program.constant_bytes,
+        arenas=_arena_arrays(program),
         alignment=program.arena_alignment,
         calls=[
             {
@@ -146,10 +152,9 @@ def emit_routines(program: Program) -> str:
     names = [symbol for symbol, _text in program.assembly]
     renamed = "".join(f"#define {name} {_function_symbol(program, name)}\n" for name in names)
     texts = "\n".join(text for _symbol, text in program.assembly)
-    return (
-        f"/* {_c_text(program.name)}: routines. Made by edgecompress. */\n"
-        f"{renamed}    .syntax unified\n    .thumb\n{texts}"
-    )
+    # other instruction sets' assemblers do not know these two
+    mode = "    .syntax unified\n    .thumb\n" if ".thumb_func" in texts else ""
+    return f"/* {_c_text(program.name)}: routines. Made by edgecompress. */\n{renamed}{mode}{texts}"
 
 
 def _function_symbol(program: Program, function: str) -> str:
@@ -230,7 +235,55 @@ def _argument(program: Program, symbols: list[str], argument: Argument, *, is_ou
         return symbols[int(argument.name)]
     buffer = program.buffers[argument.name]
     qualifier = "" if is_output else "const "
-    return f"AT({qualifier}{_c_type(buffer.dtype)}, {buffer.offset_bytes})"
+    where = _arrays_offset(program, buffer)
+    return f"AT({qualifier}{_c_type(buffer.dtype)}, {where})"
+
+
+@dataclass(frozen=True)
+class ArenaArray:
+    """The C array of one arena: its section tells the linker which memory it is for."""
+
+    symbol: str
+    section: str
+    region: str
+    offset_bytes: int
+    size_bytes: int
+
+
+def arena_section(index: int, region: str) -> str:
+    """The section of a program's arena number `index`: the first has the plain name."""
+    return ".bss.model_arena" if index == 0 else f".bss.model_arena.{region}"
+
+
+def _arena_arrays(program: Program) -> list[ArenaArray]:
+    """One, `model_arena`, unless the program lies in several memories."""
+    arenas = program.arenas or (Arena("", 0, max(program.arena_bytes, 1)),)
+    return [
+        ArenaArray(
+            symbol="model_arena" if index == 0 else f"model_arena_{arena.region}",
+            section=arena_section(index, arena.region),
+            region=arena.region,
+            offset_bytes=arena.offset_bytes,
+            size_bytes=arena.size_bytes,
+        )
+        for index, arena in enumerate(arenas)
+    ]
+
+
+def _arrays_offset(program: Program, buffer: Buffer) -> str:
+    """A buffer's array, where there are several, and its offset in it."""
+    arrays = _arena_arrays(program)
+    if len(arrays) == 1:
+        return str(buffer.offset_bytes)
+    array = next(item for item in reversed(arrays) if item.offset_bytes <= buffer.offset_bytes)
+    return f"{array.symbol}, {buffer.offset_bytes - array.offset_bytes}"
+
+
+def _address(program: Program, buffer: Buffer, offset_macro: str) -> str:
+    if len(program.arenas) < 2:
+        return f"model_arena + {offset_macro}"
+    symbol, offset = _arrays_offset(program, buffer).split(", ")
+    return f"{symbol} + {offset}"
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

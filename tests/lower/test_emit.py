@@ -8,7 +8,7 @@ import pytest
 from sample_programs import float_program, int8_program
 
 from edgecompress.errors import BuildFailed
-from edgecompress.lower.emit import constant_symbols, emit_c, emit_weights
+from edgecompress.lower.emit import constant_symbols, emit_c, emit_routines, emit_weights
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +81,17 @@ def test_two_inputs_are_refused():
     program = dataclasses.replace(program, inputs=program.inputs * 2)
     with pytest.raises(BuildFailed, match="2 inputs and 1 outputs"):
         emit_c(program, model_hash="0")
+
+
+def test_only_thumb_routines_are_introduced_as_thumb():
+    thumb = "    .thumb_func\nsquare:\n    bx lr\n"
+    riscv = "square:\n    ret\n"
+    texts = {
+        name: emit_routines(dataclasses.replace(int8_program(), assembly=(("square", text),)))
+        for name, text in (("thumb", thumb), ("riscv", riscv))
+    }
+    assert texts["thumb"].index(".syntax unified") < texts["thumb"].index(thumb)
+    assert "    .thumb\n" in texts["thumb"]
+    assert ".syntax" not in texts["riscv"]
+    assert "    .thumb" not in texts["riscv"]
+    assert emit_routines(int8_program()) == ""
