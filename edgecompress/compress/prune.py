@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgecompress.compress.criteria import Criterion, channel_scores
 from edgecompress.compress.groups import (
     ChannelMap,
     group_labels,
@@ -22,16 +23,24 @@ from edgecompress.compress.layers import (
     is_depthwise,
     kind_of,
     layer_name,
-    module_of,
 )
+from edgecompress.compress.repair import repair
 from edgecompress.errors import BadInput
 from edgecompress.model.trainable import Trainable
 
 
-def prune(trainable: Trainable, widths: Mapping[str, int]) -> Trainable:
+def prune(
+    trainable: Trainable,
+    widths: Mapping[str, int],
+    *,
+    criterion: Criterion = "l2",
+    calibration: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+    repaired: bool = False,
+) -> Trainable:
     """Keeps exactly `widths[group]` channels of each named group; the argument is not changed.
 
-    Kept are the channels with the largest L2 norm of their filters. A channel made by several
+    Kept are the channels that matter most by `criterion`. With "l2", a channel made by several
     layers (a residual stage) counts the squares of all of them, each relative to its layer's mean,
     so that no layer decides alone by having larger weights. Ties keep the lower index, order is
     preserved, and a producer always keeps its strongest channel.
@@ -39,21 +48,42 @@ def prune(trainable: Trainable, widths: Mapping[str, int]) -> Trainable:
     Args:
         widths: group name (see `find_groups`) -> channels to keep, 1..channels. Groups not named
             keep theirs.
+        criterion: see `criteria`.
+        calibration: [N, ...] float32, for criteria that look at activations and for `repaired`.
+        labels: [N] int64 classes of `calibration`, for "taylor".
+        repaired: least-squares repair of the layers that lose inputs, see `repair`.
 
     Raises:
-        BadInput: an unknown group, or a width that is out of range.
+        BadInput: an unknown group, a width that is out of range, a criterion that says nothing
+            about a named group, or no calibration where it is needed.
     """
     channels = map_channels(trainable)
     groups = group_labels(trainable, channels)
-    removed: set[int] = set()
-    norms = _squared_norms(trainable, channels) if widths else {}
     for name, width in widths.items():
         _check(name, width, groups)
-        removed.update(_weakest(trainable, channels, groups[name], width, norms))
+    if repaired and calibration is None:
+        raise BadInput("Least-squares repair needs data.", next_step="Give calibration inputs.")
+    removed: set[int] = set()
+    narrowed = [name for name, width in widths.items() if width < len(groups[name])]
+    scores: dict[int, float] = {}
+    if narrowed:
+        scores = channel_scores(trainable, channels, criterion, calibration, labels)
+    for name in narrowed:
+        _check_scored(name, groups[name], scores, criterion)
+        removed.update(_weakest(trainable, channels, groups[name], widths[name], scores))
     graph = copy.deepcopy(trainable.graph)
     if removed:
         _narrow(graph, trainable.graph, channels, removed)
-    return replace(trainable, graph=graph)
+    pruned = replace(trainable, graph=graph)
+    if not (repaired and removed):
+        return pruned
+    assert calibration is not None
+    return repair(trainable, pruned, _kept_outputs(trainable, channels, removed), calibration)
+
+
+def least_width(trainable: Trainable, channels: ChannelMap, labels: list[int]) -> int:
+    """The fewest channels a group can have with none of its producers left empty."""
+    return len(_needed(trainable, channels, labels))
 
 
 def _check(name: str, width: int, groups: dict[str, list[int]]) -> None:
@@ -68,26 +98,17 @@ def _check(name: str, width: int, groups: dict[str, list[int]]) -> None:
         )
 
 
-def _squared_norms(trainable: Trainable, channels: ChannelMap) -> dict[int, float]:
-    """Label -> sum over the filters that make it of squared norm / the layer's mean squared norm.
-
-    The weights are taken as they are, not as BatchNorm scales them: on the demo network at 70 % of
-    every width that kept 87.1 % top-1 before fine-tuning against 75.8 % with scaled ones, and
-    against 85.3 % with plain sums.
-    """
-    norms: dict[int, float] = {}
-    seen: set[str] = set()
-    for node in trainable.graph.graph.nodes:
-        if not makes_channels(node) or layer_name(node) in seen:
-            continue
-        seen.add(layer_name(node))
-        weight = module_of(node).weight
-        assert isinstance(weight, torch.Tensor)
-        squares = weight.detach().double().square().flatten(1).sum(1)
-        relative = (squares / squares.mean().clamp_min(1e-30)).tolist()
-        for label, square in zip(channels.of(node), relative, strict=True):
-            norms[int(label)] = norms.get(int(label), 0.0) + square
-    return norms
+def _check_scored(
+    name: str, labels: list[int], scores: Mapping[int, float], criterion: Criterion
+) -> None:
+    missing = sum(label not in scores for label in labels)
+    if missing:
+        lacks = {"batchnorm": "BatchNorm layer", "apoz": "ReLU"}.get(criterion, "reading layer")
+        raise BadInput(
+            f"The criterion '{criterion}' says nothing about {missing} of {len(labels)} channels "
+            f"of group '{name}': no {lacks} follows them.",
+            next_step="Use another criterion, such as l2.",
+        )
 
 
 def _weakest(
@@ -95,19 +116,11 @@ def _weakest(
     channels: ChannelMap,
     labels: list[int],
     width: int,
-    norms: dict[int, float],
+    scores: Mapping[int, float],
 ) -> set[int]:
     """The labels to remove so that `width` stay and no producer is left empty."""
-    ranked = sorted(labels, key=lambda label: (-norms[label], label))
-    made = [
-        set(channels.of(node).tolist())
-        for node in trainable.graph.graph.nodes
-        if makes_channels(node) and not set(channels.of(node).tolist()).isdisjoint(labels)
-    ]
-    needed: list[int] = []
-    for own in made:
-        if own.isdisjoint(needed):
-            needed.append(next(label for label in ranked if label in own))
+    ranked = sorted(labels, key=lambda label: (-scores[label], label))
+    needed = _needed(trainable, channels, ranked)
     if len(needed) > width:
         raise BadInput(
             f"{len(needed)} layers make separate channels of one group; it cannot have {width}.",
@@ -116,6 +129,29 @@ def _weakest(
     rest = [label for label in ranked if label not in needed]
     kept = {*needed, *rest[: width - len(needed)]}
     return set(labels) - kept
+
+
+def _needed(trainable: Trainable, channels: ChannelMap, ranked: list[int]) -> list[int]:
+    """The first label in `ranked` of each producer that no earlier producer's choice serves."""
+    needed: list[int] = []
+    for node in trainable.graph.graph.nodes:
+        if not makes_channels(node):
+            continue
+        own = set(channels.of(node).tolist())
+        if not own.isdisjoint(ranked) and own.isdisjoint(needed):
+            needed.append(next(label for label in ranked if label in own))
+    return needed
+
+
+def _kept_outputs(
+    trainable: Trainable, channels: ChannelMap, removed: set[int]
+) -> dict[str, torch.Tensor]:
+    """Conv or dense layer -> positions of its outputs that stay, int64."""
+    return {
+        layer_name(node): _kept(channels.of(node), removed)
+        for node in trainable.graph.graph.nodes
+        if makes_channels(node)
+    }
 
 
 def _narrow(
