@@ -14,6 +14,7 @@ import numpy as np
 
 from edgecompress.lower.isa.dsp.add import add_routine, sum_parameters
 from edgecompress.lower.isa.dsp.columns import Columns, Runs, group_starts
+from edgecompress.lower.isa.dsp.packed4_tile import packed4_tiles
 from edgecompress.lower.isa.dsp.tile import Tile, forms, tiles
 from edgecompress.lower.isa.interface import Cost, Implementation
 from edgecompress.lower.kernels.add import SingleRounding
@@ -43,10 +44,12 @@ class Conv2DGenerator:
         packed = Runs.of(conv).pack(weights)
         pixels = int(np.prod(conv.window.output_size))
         outputs = conv.output_channels // conv.groups
+        offered = packed4_tiles(conv.requantize, packed, bias, pixels, conv.groups)
+        for form in forms(conv.requantize, packed, bias):
+            offered += tiles(form, conv.requantize, pixels, outputs)
         return [
             _implementation(columns, kernel, conv, (packed, bias, multiplier))
-            for form in forms(conv.requantize, packed, bias)
-            for tile in tiles(form, conv.requantize, pixels, outputs)
+            for tile in offered
             for columns in _columns(tile, conv, kernel)
         ]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
+from edgecompress.lower.isa.dsp.packed4_tile import packed4_tiles
 from edgecompress.lower.isa.dsp.tile import Tile, forms, tiles
 from edgecompress.lower.isa.interface import Cost, Implementation
 from edgecompress.lower.kernels.conv2d import Conv2D
@@ -107,10 +108,12 @@ class PointwiseGenerator:
         weights = weights.reshape(kernel.output_channels, -1)
         pixels = int(np.prod(kernel.output_shape[:3]))
         words = -(-weights.shape[1] // 4)
+        offered = packed4_tiles(kernel.requantize, weights, bias, pixels, 1)
+        for form in forms(kernel.requantize, weights, bias):
+            offered += tiles(form, kernel.requantize, pixels, kernel.output_channels)
         return [
             _implementation(_Driver(tile, unroll), kernel, pixels, (weights, bias, multiplier))
-            for form in forms(kernel.requantize, weights, bias)
-            for tile in tiles(form, kernel.requantize, pixels, kernel.output_channels)
+            for tile in offered
             for unroll in (1, 2, 4)
             if words % unroll == 0
         ]

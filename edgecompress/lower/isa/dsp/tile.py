@@ -36,7 +36,7 @@ from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
 if TYPE_CHECKING:
     from edgecompress.lower.kernels.requant import Requantize
 
-Form = Literal["pairs", "plain", "single"]
+Form = Literal["pairs", "plain", "single", "packed4"]
 MOST_PIXELS = 3
 
 _PAIR_LIMIT = 1 << 23
@@ -141,17 +141,7 @@ class Tile:
         return [*lines, "ldr r1, [sp]", "ldr pc, [sp, #16]"]
 
     def _unit(self) -> list[str]:
-        columns = _COLUMNS[: self.pixels]
-        load = f"ldmia r1!, {{{', '.join(columns)}}}"
-        if self.pixels == 1:
-            load = "ldr r0, [r1], #4"
-
-        def multiply(sums: list[str], weights: str) -> list[str]:
-            return [
-                f"smlad {total}, {weights}, {column}, {total}"
-                for total, column in zip(sums, columns, strict=True)
-            ]
-
+        load, multiply = self._load_columns(), self._multiply
         if self.form == "single":
             return ["ldr r10, [lr], #4", load, "sxtb16 r11, r10, ror #8", "sxtb16 r10, r10",
                     *multiply(self._first, "r10"), load, *multiply(self._first, "r11")]  # fmt: skip
@@ -166,6 +156,19 @@ class Tile:
             lines.append(f"sxtb16 {weights}, {weights}")
             lines += multiply(self._first, weights)
         return lines
+
+    def _load_columns(self) -> str:
+        if self.pixels == 1:
+            return "ldr r0, [r1], #4"
+        return f"ldmia r1!, {{{', '.join(_COLUMNS[: self.pixels])}}}"
+
+    def _multiply(self, sums: list[str], weights: str) -> list[str]:
+        """A word of weights by each pixel's column, onto its sum."""
+        columns = _COLUMNS[: self.pixels]
+        return [
+            f"smlad {total}, {weights}, {column}, {total}"
+            for total, column in zip(sums, columns, strict=True)
+        ]
 
     def _loop_end(self) -> list[str]:
         if self._end_register:
@@ -254,13 +257,13 @@ class Tile:
         """
         if self.odd:
             weights, bias, multiplier = (
-                _with_partners(array, groups) for array in (weights, bias, multiplier)
+                with_partners(array, groups) for array in (weights, bias, multiplier)
             )
         outputs = weights.shape[0]
         quads = weights.astype(np.int64).reshape(outputs // self.channels, self.channels, -1, 4)
         bias = bias.astype(np.int64).reshape(-1, self.channels)
         if self.form == "single":
-            words = _bytes(quads[:, 0])
+            words = words_of_bytes(quads[:, 0])
         else:
             a, b = quads[:, 0], quads[:, 1]
             # bytes or halves of inputs (0, 2) in one word, of (1, 3) in the next
@@ -270,20 +273,22 @@ class Tile:
                 words = (halves[..., 0] & 0xFFFF) | (halves[..., 1] & 0xFFFF) << 16
                 bias = np.stack([bias[:, 0], 256 * bias[:, 1] + bias[:, 0]], axis=1)
             else:
-                words = _bytes(np.stack([a[..., 0], b[..., 0], a[..., 1], b[..., 1]], axis=-1))
+                words = words_of_bytes(
+                    np.stack([a[..., 0], b[..., 0], a[..., 1], b[..., 1]], axis=-1)
+                )
         words = words.reshape(len(quads), -1)
         rows = np.concatenate([bias, words, multiplier.reshape(-1, self.channels)], axis=1)
         return (rows & 0xFFFFFFFF).astype(np.uint32).view(np.int32).reshape(-1)
 
 
-def _with_partners(array: np.ndarray, groups: int) -> np.ndarray:
+def with_partners(array: np.ndarray, groups: int) -> np.ndarray:
     """A channel of zeros behind each group's channels."""
     grouped = array.reshape(groups, -1, *array.shape[1:])
     spare = np.zeros((groups, 1, *array.shape[1:]), array.dtype)
     return np.concatenate([grouped, spare], axis=1).reshape(-1, *array.shape[1:])
 
 
-def _bytes(values: np.ndarray) -> np.ndarray:
+def words_of_bytes(values: np.ndarray) -> np.ndarray:
     """`[..., 4]` int8 values as little-endian words, int64."""
     low, second, third, high = ((values[..., lane] & 0xFF) << 8 * lane for lane in range(4))
     return low | second | third | high
@@ -292,7 +297,7 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 def _roundings(requantize: Requantize) -> tuple[int, int]:
     """What is added to a sum's product, and to that of 256 times a sum."""
     offset = requantize.zero_point
-    if _clamps(requantize):
+    if clamps(requantize):
         offset -= requantize.low
 
     def rounding(shift: int) -> int:
@@ -301,8 +306,16 @@ def _roundings(requantize: Requantize) -> tuple[int, int]:
     return rounding(requantize.shift), rounding(requantize.shift + 8)
 
 
-def _clamps(requantize: Requantize) -> bool:
+def clamps(requantize: Requantize) -> bool:
+    """True if the outputs are bounded more narrowly than int8."""
     return (requantize.low, requantize.high) != (-128, 127)
+
+
+def rounding_fits(requantize: Requantize) -> bool:
+    """True if the epilogue computes this requantization."""
+    if requantize.form != "smmla" or requantize.low > requantize.high:
+        return False
+    return abs(_roundings(requantize)[0]) < _ROUNDING_LIMIT
 
 
 def forms(requantize: Requantize, weights: np.ndarray, bias: np.ndarray) -> list[Form]:
@@ -312,11 +325,9 @@ def forms(requantize: Requantize, weights: np.ndarray, bias: np.ndarray) -> list
         weights: int8 `[channels, inputs]`.
         bias: int32 `[channels]`.
     """
-    if requantize.form != "smmla":
+    if not rounding_fits(requantize):
         return []
-    rounding, wide_rounding = _roundings(requantize)
-    if abs(rounding) >= _ROUNDING_LIMIT or requantize.low > requantize.high:
-        return []
+    wide_rounding = _roundings(requantize)[1]
     wide = weights.astype(np.int64)
     most = np.maximum(wide * 127, wide * -128).sum(axis=1) + bias
     least = np.minimum(wide * 127, wide * -128).sum(axis=1) + bias
@@ -328,6 +339,6 @@ def forms(requantize: Requantize, weights: np.ndarray, bias: np.ndarray) -> list
 
 def tiles(form: Form, requantize: Requantize, pixels: int, channels: int) -> list[Tile]:
     """The routines worth trying for so many output pixels and channels of a group."""
-    left, clamp = requantize.left_shift > 0, _clamps(requantize)
+    left, clamp = requantize.left_shift > 0, clamps(requantize)
     odd = form != "single" and channels % 2 == 1
     return [Tile(form, min(pixels, MOST_PIXELS), unroll, left, clamp, odd) for unroll in (1, 2, 4)]
