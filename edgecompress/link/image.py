@@ -115,11 +115,14 @@ def _link_firmware(program: Program, profile: DeviceProfile, work: Path) -> str:
     """Compiles the runner and its port, links them with the library; returns the file's name."""
     sources = _copy_runtime(profile, work)
     flags = ["-Iruntime/core", "-Ilib", *_port_defines(profile)]
+    if len(program.arenas) > 1:
+        flags.append("-DPORT_MORE_ARENAS")
     objects = compile_c(sources, flags, profile, folder=work)
     firmware = "firmware.elf" if profile.kind == "mcu" else "firmware"
     arguments = ["cc", *target_flags(profile), "-Os", "-Wl,--gc-sections", "-Wl,--build-id=none"]
     if profile.kind == "mcu":
-        script = linker_script(profile, alignment=program.arena_alignment)
+        arenas = [arena.region for arena in program.arenas]
+        script = linker_script(profile, alignment=program.arena_alignment, arenas=arenas)
         (work / "memory.ld").write_text(script, encoding="ascii")
         # -g keeps the symbol table, which faults and debuggers read; memory.ld drops .debug_*.
         arguments += ["-g", "-nostdlib", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
@@ -157,21 +160,25 @@ def _port_defines(profile: DeviceProfile) -> list[str]:
     return defines
 
 
-def linker_script(profile: DeviceProfile, *, alignment: int) -> str:
+def linker_script(profile: DeviceProfile, *, alignment: int, arenas: Sequence[str] = ()) -> str:
     """memory.ld for a microcontroller: its regions, and one section a line of the size report.
 
     Code, constants and initial data go to the first flash region, variables and stack to the
-    first RAM region, the arena to the largest RAM region.
+    fastest RAM region.
+
+    Args:
+        arenas: the region of each of the program's arenas; by default one, in the largest RAM.
     """
     template = (shipped("runtimes") / "startup" / "memory.ld.j2").read_text(encoding="utf-8")
     ram_regions = [region for region in profile.regions if region.kind == "ram"]
+    largest = max(ram_regions, key=lambda region: region.size).name
     return jinja2.Template(
         template, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     ).render(
         profile=profile,
         flash=profile.region("flash"),
-        ram=profile.region("ram"),
-        arena=max(ram_regions, key=lambda region: region.size),
+        ram=profile.fastest_ram,
+        arenas=list(arenas) or [largest],
         alignment=alignment,
     )
 

@@ -75,14 +75,20 @@ def read_sizes(elf: Path, profile: DeviceProfile) -> SizeReport:
     in_flash = [(item.load_address, item) for item in sections if item.loaded]
     for section, charged in _charged(in_flash, profile, "flash", padded=padded):
         fallback = "data" if section.writable else "runtime"
-        flash[_PART_OF_SECTION.get(section.name, fallback)] += charged
+        flash[_part(section, fallback)] += charged
     ram: dict[str, int] = dict.fromkeys(_RAM_PARTS, 0)
     in_ram = [(item.address, item) for item in sections if item.writable or not item.loaded]
     for section, charged in _charged(in_ram, profile, "ram", padded=padded):
-        ram[_PART_OF_SECTION.get(section.name, "static")] += charged
+        ram[_part(section, "static")] += charged
     if profile.kind != "mcu":
         ram["stack"] = profile.stack_reserve
     return SizeReport(flash_sections=flash, ram_parts=ram)
+
+
+def _part(section: Section, fallback: str) -> str:
+    """The report's line for a section; ".model_arena.AXI" is the part of the arena in AXI."""
+    kind = "." + section.name.lstrip(".").partition(".")[0]
+    return _PART_OF_SECTION.get(section.name, _PART_OF_SECTION.get(kind, fallback))
 
 
 def write_flash_images(elf: Path, binary: Path, intel_hex: Path) -> None:

@@ -54,6 +54,27 @@ static void edge_step(void) {
   print_ticks(port_ticks() - before);
 }
 
+/* Where `offset` into the arena lies: offsets count through the memories it is divided between.
+ * Returns the memory, with the offset made its own and its size. */
+static const uint8_t *arena_at(uint32_t *offset, uint32_t *size) {
+#ifdef MODEL_ARENAS
+  static const struct {
+    const uint8_t *bytes;
+    uint32_t size;
+  } arenas[] = {MODEL_ARENAS};
+  uint32_t index = 0;
+  while (index + 1 < sizeof(arenas) / sizeof(*arenas) && *offset >= arenas[index].size) {
+    *offset -= arenas[index++].size;
+  }
+  *size = arenas[index].size;
+  return arenas[index].bytes;
+#else
+  (void)offset;
+  *size = MODEL_ARENA_BYTES;
+  return model_arena;
+#endif
+}
+
 /* OFFSET BYTES AREA, inside the area; 0 when it is not, and the error has been printed. */
 static const uint8_t *parse_range(uint32_t *count) {
   uint32_t offset = next_number();
@@ -62,8 +83,7 @@ static const uint8_t *parse_range(uint32_t *count) {
   *count = next_number();
   const char *area = next_word();
   if (words_equal(area, "arena")) {
-    bytes = model_arena;
-    size = MODEL_ARENA_BYTES;
+    bytes = arena_at(&offset, &size);
   } else if (words_equal(area, "in")) {
     bytes = (const uint8_t *)model_input();
     size = MODEL_INPUT_BYTES;

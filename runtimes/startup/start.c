@@ -9,6 +9,10 @@ extern uint32_t edge_data_load[], edge_data_begin[], edge_data_end[];
 extern uint32_t edge_bss_begin[], edge_bss_end[];
 extern uint32_t edge_arena_begin[], edge_arena_end[];
 extern uint32_t edge_stack_limit[];
+#ifdef PORT_MORE_ARENAS
+/* Begin and end of each further arena. */
+extern uint32_t *const edge_more_arenas_begin[], *const edge_more_arenas_end[];
+#endif
 
 int main(void);
 __attribute__((noreturn)) void edge_start(void);
@@ -41,6 +45,10 @@ __attribute__((noreturn, used)) void edge_start(void)
         *word = *load++;
     clear(edge_bss_begin, edge_bss_end);
     clear(edge_arena_begin, edge_arena_end);
+#ifdef PORT_MORE_ARENAS
+    for (uint32_t *const *arena = edge_more_arenas_begin; arena < edge_more_arenas_end; arena += 2)
+        clear(arena[0], arena[1]);
+#endif
     main();
     for (;;) {
     }

@@ -31,6 +31,7 @@ from edgecompress.lower.isa.interface import Generator, Implementation
 from edgecompress.lower.memory.arena import place
 from edgecompress.lower.memory.lifetimes import arena_buffers, peak_live
 from edgecompress.lower.memory.overlap import allowances
+from edgecompress.lower.memory.regions import place_in_regions
 from edgecompress.lower.program import Argument, Buffer, Overlap, Program, Step
 from edgecompress.records import Optimize, OptimizeTrade
 from edgecompress.target.schema import DeviceProfile
@@ -43,19 +44,25 @@ _RAM_WORTH: dict[Optimize, float] = {name: 4 * worth for name, worth in _BYTE_WO
 
 
 def specialize(
-    program: Program, profile: DeviceProfile, optimize: Optimize = "balanced"
+    program: Program,
+    profile: DeviceProfile,
+    optimize: Optimize = "balanced",
+    ram_limit_bytes: int | None = None,
 ) -> Program:
-    """The device program: cheapest implementations in, arena placed again.
+    """The device program: cheapest implementations in, arena placed again, region by region.
 
     Args:
         program: lowered; offsets need not be placed.
         optimize: what flash is worth against time.
+        ram_limit_bytes: see `memory.regions.place_in_regions`.
 
     Raises:
         BuildFailed: two routines of one name differ (a generator's error).
+        DoesNotFit: the device has several memories, and no division of the arena fits them.
     """
     offers = _all_offers(program, profile)
-    return install(program, relieve(program, offers, choose(offers, optimize), optimize))
+    chosen = relieve(program, offers, choose(offers, optimize), optimize)
+    return place_in_regions(install(program, chosen), profile, ram_limit_bytes)
 
 
 def trades(program: Program, profile: DeviceProfile) -> tuple[OptimizeTrade, ...]:
