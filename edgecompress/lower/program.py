@@ -108,6 +108,7 @@ class Buffer:
 
     first_step is the step that writes it (-1 for the model input), last_step the last that reads
     it (len(steps) for the model output). A reshape has no step: it is an alias of its source.
+    A buffer with `view_of` set is a part of that one's bytes (`memory.views`).
     """
 
     name: str
@@ -118,6 +119,8 @@ class Buffer:
     last_step: int
     location: Literal["arena"] = "arena"
     offset_bytes: int = 0
+    view_of: str = ""
+    view_offset_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgecompress.errors import BadData, BuildFailed
+from edgecompress.lower.memory.views import view_array
 from edgecompress.lower.program import Program, Step
 
 
@@ -23,15 +24,27 @@ def run(program: Program, x: np.ndarray) -> dict[str, np.ndarray]:
         raise BadData(
             f"Input '{spec.name}' is {spec.dtype} {spec.shape}; given {x.dtype} {x.shape}."
         )
-    values = {program.input_buffers[0]: x}
+    values = {program.input_buffers[0]: np.ascontiguousarray(x)}
     outputs = {}
     for step in program.steps:
         if step.kernel is None:
             raise BuildFailed(f"Step {step.name} stays float and has no numpy twin.")
         arrays = _arguments(program, step, values)
         result = np.ascontiguousarray(step.kernel.reference(*arrays))
-        outputs[step.name] = values[step.output] = result
+        outputs[step.name] = result
+        _store(program, step, values, result)
     return outputs
+
+
+def _store(program: Program, step: Step, values: dict[str, np.ndarray], result: np.ndarray) -> None:
+    """Keeps a step's output; a view's goes into its parent, made by its first view."""
+    buffer = program.buffers[step.output]
+    if not buffer.view_of:
+        values[buffer.name] = result
+        return
+    parent = program.buffers[buffer.view_of]
+    whole = values.setdefault(parent.name, np.zeros(parent.shape, parent.dtype))
+    np.copyto(view_array(whole, buffer), result.reshape(buffer.shape))
 
 
 def _arguments(program: Program, step: Step, values: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -40,7 +53,9 @@ def _arguments(program: Program, step: Step, values: dict[str, np.ndarray]) -> l
     parameters = program.functions[step.function].params
     for argument, parameter in zip(step.arguments[:-1], parameters, strict=False):
         if argument.kind == "buffer":
-            array = values[argument.name]
+            buffer = program.buffers[argument.name]
+            array = values[buffer.view_of or buffer.name]
+            array = view_array(array, buffer) if buffer.view_of else array
         else:
             array = program.constants[int(argument.name)]
         arrays.append(array.reshape([int(size) for size in parameter.ty.shape]))

@@ -18,6 +18,7 @@ from edgecompress.errors import BadData, BuildFailed
 from edgecompress.link.image import build_library
 from edgecompress.link.toolchain import compile_c, run_zig, target_flags
 from edgecompress.lower.memory.arena import place
+from edgecompress.lower.memory.views import view_array
 from edgecompress.lower.program import Program
 from edgecompress.records import TensorSpec
 from edgecompress.target.schema import DeviceProfile
@@ -107,8 +108,13 @@ class HostModel:
         """
         sample = _packed(np.asarray(x).reshape(1, *np.shape(x)), self.program.inputs[0])
         values: dict[str, np.ndarray] = {}
-        for buffer in self.program.buffers.values():
-            values[buffer.name] = aligned(np.zeros(buffer.shape, buffer.dtype))
+        buffers = self.program.buffers.values()
+        for buffer in buffers:
+            if not buffer.view_of:
+                values[buffer.name] = aligned(np.zeros(buffer.shape, buffer.dtype))
+        for buffer in buffers:
+            if buffer.view_of:
+                values[buffer.name] = view_array(values[buffer.view_of], buffer)
         for name in self.program.input_buffers:
             np.copyto(values[name], sample.reshape(values[name].shape))
         for step in self.program.steps:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from edgecompress.lower.memory.lifetimes import Lifetime, arena_buffers, peak_live
 from edgecompress.lower.memory.overlap import Allowance, allowances
+from edgecompress.lower.memory.views import settled
 from edgecompress.lower.program import Buffer, Program
 from edgecompress.records import MemoryMap, TensorPlacement
 
@@ -80,7 +81,7 @@ def place(program: Program) -> Program:
     placed = dict(program.buffers)
     for buffer, offset in zip(buffers, offsets, strict=True):
         placed[buffer.name] = replace(buffer, offset_bytes=offset)
-    return replace(program, buffers=placed, arena_bytes=arena_bytes, arenas=())
+    return replace(program, buffers=settled(placed), arena_bytes=arena_bytes, arenas=())
 
 
 def offsets_of(program: Program, buffers: Sequence[Buffer]) -> tuple[list[int], int]:
@@ -108,7 +109,7 @@ def offsets_of(program: Program, buffers: Sequence[Buffer]) -> tuple[list[int], 
 def input_preserved(program: Program) -> bool:
     """True when no step of a placed program overwrites the model's input."""
     inputs = [program.buffers[name] for name in program.input_buffers]
-    others = [item for item in program.buffers.values() if item.name not in program.input_buffers]
+    others = [item for item in arena_buffers(program) if item.name not in program.input_buffers]
     return all(
         other.offset_bytes + other.size_bytes <= item.offset_bytes
         or item.offset_bytes + item.size_bytes <= other.offset_bytes

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgecompress.lower.memory.overlap import Allowance, shared_bytes
+from edgecompress.lower.memory.views import owner
 from edgecompress.lower.program import Buffer, Program
 
 Lifetime = tuple[int, int, int]
@@ -13,22 +14,25 @@ Lifetime = tuple[int, int, int]
 
 
 def arena_buffers(program: Program) -> list[Buffer]:
-    """What the arena must hold: the model's input and output, activations, scratch."""
-    return list(program.buffers.values())
+    """What the arena must hold: the model's input and output, activations, scratch; no views."""
+    return [buffer for buffer in program.buffers.values() if not buffer.view_of]
 
 
 def with_lifetimes(program: Program) -> Program:
     """The same program with each buffer's first and last step read off its steps again.
 
-    A scratch buffer is an argument of its one step; buffers no step names are dropped.
+    A scratch buffer is an argument of its one step; a view's steps are its parent's too. Buffers
+    no step names are dropped.
     """
     first = dict.fromkeys(program.input_buffers, -1)
     last = dict.fromkeys(program.input_buffers, -1)
     for index, step in enumerate(program.steps):
         for argument in step.arguments:
-            if argument.kind == "buffer":
-                first.setdefault(argument.name, index)
-                last[argument.name] = index
+            if argument.kind == "constant":
+                continue
+            for name in {argument.name, owner(program.buffers, argument.name)}:
+                first.setdefault(name, index)
+                last[name] = index
     last.update(dict.fromkeys(program.output_buffers, len(program.steps)))
     buffers = {
         name: replace(buffer, first_step=first[name], last_step=last[name])

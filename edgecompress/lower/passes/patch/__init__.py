@@ -1,0 +1,6 @@
+"""Patch-based inference: the layers with the largest maps, some rows at a time."""
+
+from edgecompress.lower.passes.patch.stage import Stage, patched
+from edgecompress.lower.passes.patch.stripe import CannotStripe
+
+__all__ = ["CannotStripe", "Stage", "patched"]
