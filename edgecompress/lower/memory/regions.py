@@ -23,6 +23,7 @@ from edgecompress.lower.memory.arena import offsets_of, plan_offsets
 from edgecompress.lower.memory.lifetimes import Lifetime, arena_buffers, live_bytes, peak_live
 from edgecompress.lower.memory.overlap import Allowance, allowances
 from edgecompress.lower.memory.traffic import buffer_accesses
+from edgecompress.lower.memory.views import settled
 from edgecompress.lower.program import Arena, Buffer, Program
 from edgecompress.target.schema import DeviceProfile
 from edgecompress.units import format_bytes
@@ -127,7 +128,7 @@ def _divided(
         size = _aligned(size, program.arena_alignment)
         arenas.append(Arena(room.name, begin, size))
         begin += size
-    return replace(program, buffers=placed, arena_bytes=begin, arenas=tuple(arenas))
+    return replace(program, buffers=settled(placed), arena_bytes=begin, arenas=tuple(arenas))
 
 
 def assign(load: Load, rooms: Sequence[Room], limit_bytes: int | None = None) -> list[int] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgecompress.lower.memory.views import owner
 from edgecompress.lower.program import Buffer, Program, Step
 
 WORD_BYTES = 4
@@ -29,8 +30,12 @@ def buffer_accesses(program: Program, buffers: Sequence[Buffer]) -> list[float]:
         for index, name in enumerate(inputs):
             size = program.buffers[name].size_bytes
             bulk = _window_bytes(program, step) if scratch else read
-            total[name] += (max(size, bulk) if index == 0 else size) / WORD_BYTES
-        total[step.output] += program.buffers[step.output].size_bytes / WORD_BYTES
+            total[owner(program.buffers, name)] += (
+                max(size, bulk) if index == 0 else size
+            ) / WORD_BYTES
+        total[owner(program.buffers, step.output)] += (
+            program.buffers[step.output].size_bytes / WORD_BYTES
+        )
     return [total[item.name] for item in buffers]
 
 
