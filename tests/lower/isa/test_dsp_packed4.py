@@ -74,7 +74,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("window, outputs", SHAPES, ids=str)
+@pytest.mark.parametrize(("window", "outputs"), SHAPES, ids=str)
 @pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7"])
 def test_costs_at_most_a_third_more(window, outputs, core):
     """The contract: 1.3 times the int8 kernel's instructions, for half its bytes."""
