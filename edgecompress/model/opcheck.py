@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from edgecompress.errors import UnsupportedOperators
-from edgecompress.model.importer.operators import OPERATORS, import_nodes
-from edgecompress.model.importer.view import GraphView
+from edgecompress.model.importer.operators import OPERATORS, import_nodes, read_graph
 from edgecompress.model.load import Source
 
 
@@ -19,6 +18,6 @@ def check_operators(source: Source) -> None:
     """
     if source.kind != "float" or source.onnx is None:
         return
-    _, refused = import_nodes(GraphView.of(source.onnx))
+    _, refused = import_nodes(read_graph(source.onnx))
     if refused:
         raise UnsupportedOperators(refused, next_step=f"Supported: {', '.join(sorted(OPERATORS))}.")

@@ -63,11 +63,11 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], Sequence[int], list[Any], str]] =
         [],
         r"weight \('.*'\) is computed",
     ),
-    "1-D convolution": (
+    "3-D convolution": (
         [node("Conv", "x w")],
-        (1, 4, 8),
-        [constant("w", 6, 4, 3)],
-        "3 dimensions",
+        (1, 4, 8, 8, 8),
+        [constant("w", 6, 4, 3, 3, 3)],
+        "5 dimensions",
     ),
     "matmul of three dimensions": (
         [node("MatMul", "x w")],

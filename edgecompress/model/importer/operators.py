@@ -15,6 +15,7 @@ from edgecompress.model.importer import (
     pooling,
     shaping,
 )
+from edgecompress.model.importer.one_dimensional import lift_one_dimensional
 from edgecompress.model.importer.view import GraphView, Refused, Step
 
 Importer = Callable[[onnx.NodeProto, GraphView], Step]
@@ -44,8 +45,13 @@ OPERATORS: dict[str, Importer] = {
 }
 
 
+def read_graph(model: onnx.ModelProto) -> GraphView:
+    """A normalized float model in the form the importers read."""
+    return GraphView.of(lift_one_dimensional(model))
+
+
 def import_nodes(view: GraphView) -> tuple[list[Step], list[tuple[str, str, str]]]:
-    """Every node as a step, and (type, name, reason) of every node that cannot be one."""
+    """The steps the output needs, and (type, name, reason) of every node that cannot be one."""
     steps: list[Step] = []
     refused: list[tuple[str, str, str]] = []
     absorbed: set[str] = set()
@@ -62,4 +68,14 @@ def import_nodes(view: GraphView) -> tuple[list[Step], list[tuple[str, str, str]
             continue
         steps.append(step)
         absorbed |= {step.absorbed} - {""}
-    return steps, refused
+    return _needed(steps, view.output_name), refused
+
+
+def _needed(steps: list[Step], output: str) -> list[Step]:
+    """Without steps nobody reads, as the first of two reshapes in a row."""
+    read, kept = {output}, []
+    for step in reversed(steps):
+        if step.output in read:
+            read.update(step.inputs)
+            kept.append(step)
+    return kept[::-1]

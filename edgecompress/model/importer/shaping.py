@@ -9,14 +9,17 @@ from torch import nn
 
 from edgecompress.model.importer.view import GraphView, Refused, Step, attribute
 
+RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+
 
 def reshape(node: onnx.NodeProto, view: GraphView) -> Step:
     """Reshape, Flatten, Squeeze and Unsqueeze, told apart only by their static shapes.
 
     To [1, features] is nn.Flatten; other shapes that keep the batch are torch.reshape with -1 for
-    it, so that any batch runs; an unchanged shape is nothing.
+    it, so that any batch runs; an unchanged shape is nothing. Of several in a row only the last
+    remains.
     """
-    source = view.activation(node)
+    source = _before_reshapes(view.activation(node), view)
     before, after = view.shape(source), view.shape(node.output[0])
     if before[0] != 1 or not after or after[0] != 1:
         raise Refused(f"{list(before)} to {list(after)} does not keep the batch dimension first")
@@ -31,6 +34,15 @@ def reshape(node: onnx.NodeProto, view: GraphView) -> Step:
         function=torch.reshape,
         extra=((-1, *after[1:]),),
     )
+
+
+def _before_reshapes(tensor: str, view: GraphView) -> str:
+    """The tensor whose elements, in the same order, `tensor` holds."""
+    producer = view.producers.get(tensor)
+    while producer is not None and producer.op_type in RESHAPES:
+        tensor = view.activation(producer)
+        producer = view.producers.get(tensor)
+    return tensor
 
 
 def transpose(node: onnx.NodeProto, view: GraphView) -> Step:
