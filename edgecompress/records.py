@@ -170,7 +170,10 @@ class LayerReport(Record):
     """One step of the image, its output `offset_bytes` into the memory `location` names.
 
     `implementation` describes the instruction set's own code; empty where the kernel's portable
-    TIR runs, as it does for shapes no generator takes.
+    TIR runs, as it does for shapes no generator takes. `constant_bytes` are its weights, biases and
+    tables in flash. `codec` names how the weights are stored where that is not plain int8, with the
+    bytes it saves and the instructions it adds to an inference, predicted against the fastest code
+    for plain weights.
     """
 
     index: int
@@ -184,6 +187,10 @@ class LayerReport(Record):
     macs: int
     is_float: bool
     implementation: str = ""
+    constant_bytes: int = 0
+    codec: str = ""
+    codec_saved_bytes: int = 0
+    codec_instructions: int = 0
 
 
 class ImageManifest(Record):

@@ -23,7 +23,7 @@ from edgecompress.link.toolchain import (
 from edgecompress.lower.codegen import build_object
 from edgecompress.lower.emit import WEIGHTS_FILE, emit_c, emit_routines, emit_weights
 from edgecompress.lower.memory.arena import memory_map
-from edgecompress.lower.program import Program
+from edgecompress.lower.program import Program, Step
 from edgecompress.paths import shipped
 from edgecompress.records import ImageManifest, LayerReport, sha256_file
 from edgecompress.target.schema import DeviceProfile
@@ -241,6 +241,10 @@ def _manifest(
                 macs=step.macs,
                 is_float=step.is_float,
                 implementation=step.implementation,
+                constant_bytes=_constant_bytes(program, step),
+                codec=step.codec,
+                codec_saved_bytes=step.codec_saved_bytes,
+                codec_instructions=step.codec_instructions,
             )
         )
     return ImageManifest(
@@ -256,6 +260,11 @@ def _manifest(
         size=read_sizes(firmware, profile),
         requantize=program.requantize,
     )
+
+
+def _constant_bytes(program: Program, step: Step) -> int:
+    names = {argument.name for argument in step.arguments if argument.kind == "constant"}
+    return sum(program.constants[int(name)].nbytes for name in names)
 
 
 def _move_into_place(work: Path, folder: Path, names: list[str]) -> None:

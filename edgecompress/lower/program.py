@@ -81,7 +81,9 @@ class Step:
 
     `kernel` is None for a float operator TVM legalised itself (no numpy twin). `overlaps` belongs
     to the code in `function`: whoever replaces the function replaces it too. `implementation`
-    describes the instruction set's own code where `function` is that; empty means TIR.
+    describes the instruction set's own code where `function` is that; empty means TIR. `codec`
+    names how its weights are stored in flash where they are not plain int8, with the bytes that
+    saves and the instructions that takes, predicted.
     """
 
     name: str
@@ -92,6 +94,9 @@ class Step:
     macs: int = 0
     overlaps: tuple[Overlap, ...] = ()
     implementation: str = ""
+    codec: str = ""
+    codec_saved_bytes: int = 0
+    codec_instructions: int = 0
 
     @property
     def output(self) -> str:

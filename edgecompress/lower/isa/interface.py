@@ -59,6 +59,9 @@ class Implementation:
             die at the step (a residual sum over what it is added to).
         cost: predicted.
         description: for reports, as "dsp conv 6 pixels x 1 channel".
+        codec: the `lower.codec` its weights are stored by; empty for plain int8.
+        saved_bytes, spent_instructions: of the codec, against the fastest offer without one; set
+            by `passes.specialize`.
     """
 
     symbol: str
@@ -70,6 +73,13 @@ class Implementation:
     scratch_bytes: int = 0
     may_overlap_input: int | None = None
     in_place_arguments: tuple[int, ...] = ()
+    codec: str = ""
+    saved_bytes: int = 0
+    spent_instructions: int = 0
+
+    @property
+    def constant_bytes(self) -> int:
+        return sum(array.nbytes for array in self.constants)
 
 
 class Generator(Protocol):
