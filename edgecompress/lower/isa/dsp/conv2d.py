@@ -132,6 +132,7 @@ def _implementation(
         scratch_bytes=columns.scratch_bytes(runs, conv),
         may_overlap_input=overlap_distance(conv, starts, tile.pixels),
         in_place_arguments=(1,) if columns.sums else (),
+        codec=tile.codec,
     )
 
 

@@ -41,6 +41,10 @@ class Packed4Tile(Tile):
     """`Tile` of two channels whose weights are digits of four bits."""
 
     @property
+    def codec(self) -> str:
+        return "packed4"
+
+    @property
     def _end_register(self) -> str:
         return ""  # r12 holds a lane of weights
 

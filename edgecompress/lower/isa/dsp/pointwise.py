@@ -157,6 +157,7 @@ def _implementation(
         assembly={driver.symbol: driver.text, tile.symbol: tile.text},
         scratch_bytes=8 * quads * tile.pixels,
         may_overlap_input=overlap_distance(groups, tile.pixels, pixels, channels, outputs),
+        codec=tile.codec,
     )
 
 

@@ -69,6 +69,11 @@ class Tile:
         return f"tile_{self.form}_{self.pixels}x{self.unroll}{suffix}"
 
     @property
+    def codec(self) -> str:
+        """How the stream stores its weights, for `Implementation.codec`."""
+        return ""
+
+    @property
     def channels(self) -> int:
         return 1 if self.form == "single" else 2
 
