@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
+from edgecompress.model.data import Dataset
 from edgecompress.model.trainable import Trainable
 
 
@@ -102,6 +104,18 @@ def seeded(build: type[nn.Module], *, seed: int = 0) -> Trainable:
     """A freshly initialised network, the same for the same seed."""
     torch.manual_seed(seed)
     return trainable(build(), seed=seed)
+
+
+def stripes(count: int, seed: int) -> Dataset:
+    """Four classes of noisy stripes: horizontal or vertical, broad or fine."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 4, count)
+    rows, columns = np.mgrid[0:16, 0:16]
+    axis = np.where((labels % 2 == 0)[:, None, None], rows, columns)
+    period = np.where(labels < 2, 4, 8)[:, None, None]
+    phase = random.uniform(0, 2 * np.pi, (count, 1, 1))
+    x = np.sin(2 * np.pi * axis / period + phase) + random.normal(0, 0.5, (count, 16, 16))
+    return Dataset(x[:, None].astype(np.float32), labels.astype(np.int64))
 
 
 NETWORKS: list[type[nn.Module]] = [Residual, Mobile, Branches]

@@ -6,27 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_networks import Mobile, Residual, seeded
+from small_networks import Mobile, Residual, seeded, stripes
 from torch import nn
 
 from edgecompress.compress.batchnorm import reestimate
-from edgecompress.compress.finetune import distill
+from edgecompress.compress.finetune import Recipe, distill
 from edgecompress.compress.prune import prune
 from edgecompress.errors import BadData, EdgeCompressError
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
-
-
-def stripes(count: int, seed: int) -> Dataset:
-    """Four classes of noisy stripes: horizontal or vertical, broad or fine."""
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, 4, count)
-    rows, columns = np.mgrid[0:16, 0:16]
-    axis = np.where((labels % 2 == 0)[:, None, None], rows, columns)
-    period = np.where(labels < 2, 4, 8)[:, None, None]
-    phase = random.uniform(0, 2 * np.pi, (count, 1, 1))
-    x = np.sin(2 * np.pi * axis / period + phase) + random.normal(0, 0.5, (count, 16, 16))
-    return Dataset(x[:, None].astype(np.float32), labels.astype(np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +26,9 @@ def splits() -> Splits:
 def teacher(splits: Splits) -> Trainable:
     """Trained by the same function with itself as teacher, so mostly by its labels."""
     untrained = seeded(Residual)
-    return distill(untrained, untrained, splits, steps=90, seed=0, learning_rate=8e-3)
+    return distill(
+        untrained, untrained, splits, steps=90, seed=0, recipe=Recipe(learning_rate=8e-3)
+    )
 
 
 def accuracy(trainable: Trainable, data: Dataset) -> float:
@@ -63,7 +53,13 @@ def test_a_damaged_student_recovers(teacher: Trainable, splits: Splits) -> None:
     damaged = accuracy(student, splits.test)
     progress = Count()
     tuned = distill(
-        student, teacher, splits, steps=60, seed=1, learning_rate=5e-3, progress=progress
+        student,
+        teacher,
+        splits,
+        steps=60,
+        seed=1,
+        recipe=Recipe(learning_rate=5e-3),
+        progress=progress,
     )
     assert accuracy(teacher, splits.test) > 95
     assert accuracy(tuned, splits.test) > max(90.0, damaged + 5)
@@ -89,7 +85,7 @@ def test_the_arguments_are_untouched(teacher: Trainable, splits: Splits) -> None
 
 
 def test_never_worse_on_validation_than_before(teacher: Trainable, splits: Splits) -> None:
-    ruinous = distill(teacher, teacher, splits, steps=10, seed=0, learning_rate=3.0)
+    ruinous = distill(teacher, teacher, splits, steps=10, seed=0, recipe=Recipe(learning_rate=3.0))
     assert accuracy(ruinous, splits.validation) >= accuracy(teacher, splits.validation)
 
 
@@ -100,7 +96,9 @@ def test_without_labels_the_student_follows_the_teacher(splits: Splits) -> None:
     student = prune(teacher, {"stem": 4, "pointwise": 6})
     bare = [Dataset(part.x, None) for part in (splits.train, splits.validation, splits.test)]
     unlabelled = replace(splits, **dict(zip(("train", "validation", "test"), bare, strict=True)))
-    tuned = distill(student, teacher, unlabelled, steps=40, seed=0, learning_rate=3e-3)
+    tuned = distill(
+        student, teacher, unlabelled, steps=40, seed=0, recipe=Recipe(learning_rate=3e-3)
+    )
     x = torch.from_numpy(splits.test.x)
     with torch.no_grad():
         target = teacher.graph(x)
@@ -125,7 +123,9 @@ def test_an_autoencoder_learns_by_squared_error(splits: Splits) -> None:
     student = prune(teacher, {"encode": 24})
     train, validation = (Dataset(part.x, None) for part in (splits.train, splits.validation))
     unlabelled = replace(splits, train=train, validation=validation)
-    tuned = distill(student, teacher, unlabelled, steps=40, seed=0, learning_rate=3e-3)
+    tuned = distill(
+        student, teacher, unlabelled, steps=40, seed=0, recipe=Recipe(learning_rate=3e-3)
+    )
     x = torch.from_numpy(splits.test.x)
     with torch.no_grad():
         target = teacher.graph(x)

@@ -21,22 +21,18 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from edgecompress.compress.batchnorm import fold
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
-from edgecompress.compress.quantize.observe import Observer, observe
+from edgecompress.compress.quantize.observe import Observer
 from edgecompress.compress.quantize.operators import attributes_of
 from edgecompress.compress.quantize.prepared import (
     Layer,
     Quantized,
     bias_of,
-    checked,
     input_of,
-    put_on_grids,
+    prepare,
 )
 from edgecompress.compress.quantize.sharing import share_scales
-from edgecompress.compress.quantize.storage import storage_of_layers
 from edgecompress.compress.quantize.weights import quantize_bias
-from edgecompress.errors import BadData
 from edgecompress.model.trainable import Trainable
 from edgecompress.records import WeightStorage
 
@@ -78,36 +74,6 @@ def quantize(
     for node in prepared.graph.graph.nodes:
         writer.add(node)
     return writer.model(name)
-
-
-def prepare(
-    trainable: Trainable,
-    calibration: np.ndarray,
-    weights: Mapping[str, WeightStorage],
-    observer: Observer,
-) -> Quantized:
-    """Everything `quantize` decides, before it is written."""
-    if isinstance(trainable, Quantized):
-        return checked(trainable, storage_of_layers(trainable.graph, weights))
-    _check(trainable, calibration)
-    folded = fold(trainable)
-    storage = storage_of_layers(folded.graph, weights)
-    sharing = share_scales(folded.graph)
-    found = observe(folded.graph, sharing, calibration, observer)
-    activations = {node.name: affine for node, affine in found.items()}
-    return put_on_grids(folded, sharing, activations, storage)
-
-
-def _check(trainable: Trainable, calibration: np.ndarray) -> None:
-    wanted = tuple(trainable.example.shape[1:])
-    if len(calibration) == 0:
-        raise BadData("Calibration data is empty.", next_step="Give at least one input.")
-    if tuple(calibration.shape[1:]) != wanted:
-        given = list(calibration.shape[1:])
-        raise BadData(f"Calibration inputs are {given}, the model takes {list(wanted)}.")
-    if not np.isfinite(calibration).all():
-        count = int((~np.isfinite(calibration)).sum())
-        raise BadData(f"Calibration data has {count} values that are NaN or infinite.")
 
 
 class _Writer:

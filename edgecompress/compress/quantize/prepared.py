@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,10 +11,11 @@ from torch import nn
 
 from edgecompress.compress.batchnorm import fold
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
-from edgecompress.compress.quantize.observe import Affine
-from edgecompress.compress.quantize.sharing import Sharing
+from edgecompress.compress.quantize.observe import Affine, Observer, observe
+from edgecompress.compress.quantize.sharing import Sharing, share_scales
+from edgecompress.compress.quantize.storage import storage_of_layers
 from edgecompress.compress.quantize.weights import WeightGrid, make_grid, widened, zeroed
-from edgecompress.errors import BadInput
+from edgecompress.errors import BadData, BadInput
 from edgecompress.model.trainable import Trainable
 from edgecompress.records import WeightStorage
 
@@ -53,6 +55,24 @@ def bias_of(layer: Layer) -> np.ndarray:
     if layer.bias is None:
         return np.zeros(len(layer.weight), np.float32)
     return layer.bias.detach().float().numpy()
+
+
+def prepare(
+    trainable: Trainable,
+    calibration: np.ndarray,
+    weights: Mapping[str, WeightStorage],
+    observer: Observer = "mse",
+) -> Quantized:
+    """Everything `quantize` decides, before it is written; see there."""
+    if isinstance(trainable, Quantized):
+        return _checked(trainable, storage_of_layers(trainable.graph, weights))
+    _check_calibration(trainable, calibration)
+    folded = fold(trainable)
+    storage = storage_of_layers(folded.graph, weights)
+    sharing = share_scales(folded.graph)
+    found = observe(folded.graph, sharing, calibration, observer)
+    activations = {node.name: affine for node, affine in found.items()}
+    return put_on_grids(folded, sharing, activations, storage)
 
 
 def put_on_grids(
@@ -99,7 +119,19 @@ def put_on_grids(
     )
 
 
-def checked(model: Quantized, storage: dict[str, WeightStorage]) -> Quantized:
+def _check_calibration(trainable: Trainable, calibration: np.ndarray) -> None:
+    wanted = tuple(trainable.example.shape[1:])
+    if len(calibration) == 0:
+        raise BadData("Calibration data is empty.", next_step="Give at least one input.")
+    if tuple(calibration.shape[1:]) != wanted:
+        given = list(calibration.shape[1:])
+        raise BadData(f"Calibration inputs are {given}, the model takes {list(wanted)}.")
+    if not np.isfinite(calibration).all():
+        count = int((~np.isfinite(calibration)).sum())
+        raise BadData(f"Calibration data has {count} values that are NaN or infinite.")
+
+
+def _checked(model: Quantized, storage: dict[str, WeightStorage]) -> Quantized:
     """A copy safe to write.
 
     Raises:

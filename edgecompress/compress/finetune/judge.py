@@ -1,0 +1,45 @@
+"""Scores a state on the validation split."""
+
+from __future__ import annotations
+
+import torch
+
+from edgecompress.compress.finetune.batches import Answered
+from edgecompress.compress.finetune.task import Loss, Task
+from edgecompress.model.data import Dataset, Splits
+
+_LIMIT = 2000
+_BATCH = 250
+
+Score = tuple[float, float]
+"""(accuracy in percent or 0, minus the loss); larger is better, the first number first."""
+
+
+class Judge:
+    """Looks at no more than 2000 validation samples (of training where there are none)."""
+
+    def __init__(
+        self,
+        task: Task,
+        loss: Loss,
+        splits: Splits,
+        teacher: torch.fx.GraphModule,
+        device: torch.device,
+    ) -> None:
+        chosen = splits.validation if len(splits.validation.x) else splits.train
+        data = Dataset(chosen.x[:_LIMIT], None if chosen.y is None else chosen.y[:_LIMIT])
+        self._data = Answered(teacher, data, device)
+        self._task, self._loss = task, loss
+
+    def score(self, graph: torch.fx.GraphModule) -> Score:
+        total, right = 0.0, 0
+        with torch.no_grad():
+            for rows in torch.arange(len(self._data)).split(_BATCH):
+                x, labels = self._data.inputs(rows), self._data.labels(rows)
+                output = graph(x)
+                truth = self._task.truth(x, labels, output.shape)
+                loss = self._loss(output, self._data.targets(rows), truth)
+                total += float(loss) * len(rows)
+                if self._task.kind == "classification" and labels is not None:
+                    right += int((output.argmax(1) == labels).sum())
+        return 100.0 * right / len(self._data), -total / len(self._data)

@@ -1,0 +1,49 @@
+"""How a fine-tune runs; the defaults were chosen by measurement on the demo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgecompress.errors import BadConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of `distill`.
+
+    Attributes:
+        learning_rate: Adam's, at the end of the warm-up.
+        batch_size: samples a step; smaller data sets give smaller batches.
+        temperature: of the distillation loss, above 0.
+        label_share: weight of the true answers beside the teacher's, 0 to 1. Without labels the
+            teacher is followed alone, whatever this says.
+        checks: how often the validation split is looked at; the best state is kept.
+        patience: checks without improvement after which training ends; None runs all steps.
+        float_share: of a quantization-aware run, the part before BatchNorm is folded and
+            activations are rounded too.
+        quantization_aware: train for rounding even where all weights are plain int8.
+    """
+
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    temperature: float = 4.0
+    label_share: float = 0.3
+    checks: int = 5
+    patience: int | None = None
+    float_share: float = 0.6
+    quantization_aware: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("learning_rate", 1e-9, 1e3),
+            ("batch_size", 1, 1_000_000),
+            ("temperature", 1e-3, 1e3),
+            ("label_share", 0, 1),
+            ("checks", 1, 1_000_000),
+            ("float_share", 0, 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise BadConfig(f"{name} is {value}; it must lie within {low:g} to {high:g}.")
+        if self.patience is not None and self.patience < 1:
+            raise BadConfig(f"patience is {self.patience}; it must be at least 1 check.")
