@@ -43,7 +43,8 @@ class DeployOptions:
     """How the image is made and where it runs.
 
     `device` is what `--device` takes; `dump` receives the IR after each pass; `optimize` weighs
-    the kernels' flash against their time.
+    the kernels' flash against their time; `ram_limit_bytes` is what an arena in several memories
+    should stay within.
     """
 
     device: str
@@ -52,6 +53,7 @@ class DeployOptions:
     allow_float: bool = False
     dump: Path | None = None
     optimize: Optimize = "balanced"
+    ram_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def deploy(
     if profile.kind == "host":
         progress.note("A target's very first build compiles its C library, which takes a minute.")
     # the device runs its instruction set's own kernels, twin and host the portable ones
-    image_program = specialize(program, profile, options.optimize)
+    image_program = specialize(program, profile, options.optimize, options.ram_limit_bytes)
     manifest = build_image(image_program, profile, folder, model_hash=model_hash)
     host = HostModel(program)
     inputs = device_inputs(program, samples, VERIFY_SAMPLES)

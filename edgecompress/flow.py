@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -185,7 +185,7 @@ def image_result(
         name=job.source.name,
         model_hash=model_hash,
         samples=samples,
-        options=job.options,
+        options=replace(job.options, ram_limit_bytes=job.budget.ram_bytes),
         progress=clock,
     )
     clock.stage("Compare with the source")
@@ -244,6 +244,7 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
         trades=trades(deployed.program, job.profile),
         layers=deployed.manifest.layers,
         memory=deployed.manifest.memory,
+        regions=deployed.manifest.size.regions,
         plan=plan,
         hashes={
             "source": job.source.hash,

@@ -135,15 +135,43 @@ class TensorPlacement(Record):
     last_step: int
 
 
+class ArenaPlacement(Record):
+    """The part of the arena that lies in one memory region, from `offset_bytes` on."""
+
+    region: str
+    offset_bytes: int
+    size_bytes: int
+
+
 class MemoryMap(Record):
     """The arena over time. `occupied_bytes` holds, for each step, the bytes in use while it runs:
-    with `tensors` what a picture of the arena needs."""
+    with `tensors` what a picture of the arena needs.
+
+    `peak_index` is the step's number (-1: before the first). `arenas` names the memories the arena
+    is divided between, in the order of offsets; empty where the device has one.
+    """
 
     arena_bytes: int
     tensors: tuple[TensorPlacement, ...]
     peak_step: str
     peak_live_bytes: int
     occupied_bytes: tuple[int, ...] = ()
+    peak_index: int = 0
+    arenas: tuple[ArenaPlacement, ...] = ()
+
+    def live_at_peak(self) -> list[TensorPlacement]:
+        """What is live at the fullest step, largest first."""
+        live = [t for t in self.tensors if t.first_step <= self.peak_index <= t.last_step]
+        return sorted(live, key=lambda tensor: (-tensor.size_bytes, tensor.name))
+
+
+class RegionUse(Record):
+    """What the linked image takes of one memory region, the stack's reserve included."""
+
+    name: str
+    kind: Literal["flash", "ram"]
+    used_bytes: int
+    size_bytes: int
 
 
 class SizeReport(Record):
@@ -151,11 +179,13 @@ class SizeReport(Record):
 
     `flash_sections`: weights, kernels, model (generated C and its tables), runtime, vectors, data.
     `ram_parts`: arena, scratch, static, io, and stack: the measured high-water once the image ran
-    (`stack_reserve` where nothing could measure it).
+    (`stack_reserve` where nothing could measure it). `regions`: the same by memory region, as
+    linked; empty for a host.
     """
 
     flash_sections: dict[str, int]
     ram_parts: dict[str, int]
+    regions: tuple[RegionUse, ...] = ()
 
     @property
     def flash_bytes(self) -> int:
@@ -329,6 +359,22 @@ class OptimizeTrade(Record):
     arena_bytes: int
 
 
+class PatchReport(Record):
+    """Consecutive layers computed in horizontal stripes, because the arena was too large whole.
+
+    Steps of the stripes are named after their layer: "conv2d_0.patch1". `extra_macs_percent` is of
+    the whole model's multiply-accumulates: what the stripes compute twice.
+    """
+
+    first_layer: str
+    last_layer: str
+    layers: int
+    stripes: int
+    arena_before_bytes: int
+    arena_after_bytes: int
+    extra_macs_percent: float
+
+
 class TimeEstimate(Record):
     """A range in microseconds from exact instructions and the core's cycles-per-instruction."""
 
@@ -360,6 +406,7 @@ class Result(Record):
     float_layers: tuple[str, ...] = ()
     layers: tuple[LayerReport, ...] = ()
     memory: MemoryMap | None = None
+    regions: tuple[RegionUse, ...] = ()
     optimize: Optimize = "balanced"
     trades: tuple[OptimizeTrade, ...] = ()
     plan: Plan | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from elftools.elf.elffile import ELFFile
 from intelhex import IntelHex
 
-from edgecompress.records import SizeReport
+from edgecompress.records import RegionUse, SizeReport
 from edgecompress.target.schema import DeviceProfile
 
 _FLASH_PARTS: tuple[str, ...] = ("weights", "kernels", "model", "runtime", "vectors", "data")
@@ -82,7 +82,34 @@ def read_sizes(elf: Path, profile: DeviceProfile) -> SizeReport:
         ram[_part(section, "static")] += charged
     if profile.kind != "mcu":
         ram["stack"] = profile.stack_reserve
-    return SizeReport(flash_sections=flash, ram_parts=ram)
+    return SizeReport(
+        flash_sections=flash, ram_parts=ram, regions=_region_uses(in_flash + in_ram, profile)
+    )
+
+
+def _region_uses(
+    placed: list[tuple[int, Section]], profile: DeviceProfile
+) -> tuple[RegionUse, ...]:
+    """From each region's start to the end of the last section in it."""
+    uses = []
+    for region in profile.regions:
+        last = max(
+            (
+                address + section.size
+                for address, section in placed
+                if region.origin <= address < region.origin + region.size
+            ),
+            default=region.origin,
+        )
+        uses.append(
+            RegionUse(
+                name=region.name,
+                kind=region.kind,
+                used_bytes=last - region.origin,
+                size_bytes=region.size,
+            )
+        )
+    return tuple(uses)
 
 
 def _part(section: Section, fallback: str) -> str:

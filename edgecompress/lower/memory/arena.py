@@ -22,7 +22,7 @@ from edgecompress.lower.memory.lifetimes import Lifetime, arena_buffers, peak_li
 from edgecompress.lower.memory.overlap import Allowance, allowances
 from edgecompress.lower.memory.views import settled
 from edgecompress.lower.program import Buffer, Program
-from edgecompress.records import MemoryMap, TensorPlacement
+from edgecompress.records import ArenaPlacement, MemoryMap, TensorPlacement
 
 _SEARCH_ROUNDS = 400
 _SEARCH_SEED = 0
@@ -138,6 +138,13 @@ def memory_map(program: Program) -> MemoryMap:
         peak_step=program.steps[max(step, 0)].name if buffers else "",
         peak_live_bytes=live,
         occupied_bytes=tuple(_occupied(buffers, index) for index in range(len(program.steps))),
+        peak_index=step,
+        arenas=tuple(
+            ArenaPlacement(
+                region=arena.region, offset_bytes=arena.offset_bytes, size_bytes=arena.size_bytes
+            )
+            for arena in program.arenas
+        ),
     )
 
 

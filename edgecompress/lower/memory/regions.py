@@ -30,6 +30,8 @@ from edgecompress.units import format_bytes
 
 RUNNER_BYTES = 512
 """Kept beside the stack for the runner's variables, which take about 200 bytes."""
+_STACK_BYTES = 512
+"""Stack that is used: what the virtual board measures is about 300 bytes."""
 
 _ROUNDS = 40
 _TIE_BREAK = 1e-3
@@ -77,7 +79,7 @@ def place_in_regions(
     A device with one RAM region, and a program the fastest holds whole, keep one arena.
 
     Args:
-        ram_limit_bytes: what all arenas together should stay within, where dividing them allows.
+        ram_limit_bytes: what the image may use of RAM in all; met where a division meets it.
 
     Raises:
         DoesNotFit: no division fits; names the fullest step, what is live there, and the regions.
@@ -94,7 +96,8 @@ def place_in_regions(
     )
     chosen = _whole(program.arena_bytes, rooms, len(buffers))
     if chosen is None:
-        chosen = assign(load, rooms, ram_limit_bytes)
+        limit = None if ram_limit_bytes is None else ram_limit_bytes - RUNNER_BYTES - _STACK_BYTES
+        chosen = assign(load, rooms, limit)
     if chosen is None and ram_limit_bytes is not None:
         chosen = assign(load, rooms)
     if chosen is None:

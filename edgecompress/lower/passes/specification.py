@@ -69,6 +69,12 @@ def check_placed(program: Program) -> None:
             raise BuildFailed(
                 f"Buffer {buffer.name} ends at {end}; the arena has {program.arena_bytes} bytes."
             )
+        for arena in program.arenas[1:]:
+            if buffer.offset_bytes < arena.offset_bytes < end:
+                raise BuildFailed(
+                    f"Buffer {buffer.name} lies across the start of {arena.region}'s arena, "
+                    f"from {buffer.offset_bytes} to {end}."
+                )
     for first, one in enumerate(buffers):
         for second, two in enumerate(buffers[:first]):
             if one.first_step > two.last_step or two.first_step > one.last_step:
