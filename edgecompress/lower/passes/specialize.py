@@ -27,7 +27,7 @@ import tvm_ffi
 
 from edgecompress.errors import BuildFailed
 from edgecompress.lower.isa import generators_for
-from edgecompress.lower.isa.interface import Generator, Implementation
+from edgecompress.lower.isa.interface import Implementation
 from edgecompress.lower.memory.arena import place
 from edgecompress.lower.memory.lifetimes import arena_buffers, peak_live
 from edgecompress.lower.memory.overlap import allowances
@@ -60,9 +60,16 @@ def specialize(
         BuildFailed: two routines of one name differ (a generator's error).
         DoesNotFit: the device has several memories, and no division of the arena fits them.
     """
-    offers = _all_offers(program, profile)
-    chosen = relieve(program, offers, choose(offers, optimize), optimize)
+    chosen = choose_for(program, Offers(profile), optimize)
     return place_in_regions(install(program, chosen), profile, ram_limit_bytes)
+
+
+def choose_for(
+    program: Program, offers: Offers, optimize: Optimize = "balanced"
+) -> list[Implementation | None]:
+    """What `specialize` installs: one implementation for each step, None where TIR stays."""
+    given = offers.of(program)
+    return relieve(program, given, choose(given, optimize), optimize)
 
 
 def trades(program: Program, profile: DeviceProfile) -> tuple[OptimizeTrade, ...]:
@@ -70,7 +77,7 @@ def trades(program: Program, profile: DeviceProfile) -> tuple[OptimizeTrade, ...
 
     Layers on portable kernels cost the same under every goal and are left out.
     """
-    offers = _all_offers(program, profile)
+    offers = Offers(profile).of(program)
     if not any(offers):
         return ()
     found = []
@@ -88,9 +95,37 @@ def trades(program: Program, profile: DeviceProfile) -> tuple[OptimizeTrade, ...
     return tuple(found)
 
 
-def _all_offers(program: Program, profile: DeviceProfile) -> list[list[Implementation]]:
-    generators = generators_for(profile.core)
-    return [_offers(program, step, generators) for step in program.steps]
+class Offers:
+    """What a device's generators make of each step, remembered for the next program.
+
+    Packed constants that are equal are one array: layers cut into stripes share their weights.
+    """
+
+    def __init__(self, profile: DeviceProfile) -> None:
+        self._generators = generators_for(profile.core)
+        self._known: dict[tuple, list[Implementation]] = {}
+        self._arrays: dict[tuple, np.ndarray] = {}
+
+    def of(self, program: Program) -> list[list[Implementation]]:
+        """Every offer for every step; one object's programs must share their constants."""
+        return [self._step(program, step) for step in program.steps]
+
+    def _step(self, program: Program, step: Step) -> list[Implementation]:
+        if step.kernel is None:
+            return []
+        names = [argument.name for argument in step.arguments if argument.kind == "constant"]
+        key = (step.kernel, *names)
+        if key not in self._known:
+            constants = tuple(program.constants[int(name)] for name in names)
+            self._known[key] = [
+                replace(offer, constants=tuple(map(self._shared, offer.constants)))
+                for generator in self._generators
+                for offer in generator.implement(step.kernel, constants)
+            ]
+        return self._known[key]
+
+    def _shared(self, array: np.ndarray) -> np.ndarray:
+        return self._arrays.setdefault((str(array.dtype), array.shape, array.tobytes()), array)
 
 
 def choose(
@@ -169,19 +204,6 @@ def _assembled(program: Program, chosen: Sequence[Implementation | None]) -> Pro
     return building.program()
 
 
-def _offers(program: Program, step: Step, generators: Sequence[Generator]) -> list[Implementation]:
-    if step.kernel is None:
-        return []
-    constants = tuple(
-        program.constants[int(argument.name)]
-        for argument in step.arguments
-        if argument.kind == "constant"
-    )
-    return [
-        offer for generator in generators for offer in generator.implement(step.kernel, constants)
-    ]
-
-
 def _speed(implementation: Implementation) -> tuple[int, int, int]:
     cost = implementation.cost
     return cost.cycles, cost.instructions, implementation.scratch_bytes
@@ -229,14 +251,15 @@ def _cost(chosen: Sequence[Implementation | None], worth: float) -> float:
 
 
 def _flash(taken: Sequence[Implementation]) -> int:
-    """Bytes of code, each routine once, and of packed constants; an estimate."""
+    """Bytes of code and of packed constants, each routine and each array once; an estimate."""
     texts: dict[str, str] = {}
     own_bytes: dict[str, int] = {}
     for item in taken:
         texts.update(item.assembly)
         own_bytes[item.symbol] = max(own_bytes.get(item.symbol, 0), item.cost.code_bytes)
-    constants = sum(array.nbytes for item in taken for array in item.constants)
-    return sum(map(estimated_bytes, texts.values())) + sum(own_bytes.values()) + constants
+    constants = {id(array): array.nbytes for item in taken for array in item.constants}
+    packed = sum(constants.values())
+    return sum(map(estimated_bytes, texts.values())) + sum(own_bytes.values()) + packed
 
 
 @cache

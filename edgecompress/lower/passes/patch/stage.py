@@ -77,6 +77,8 @@ def check_stage(program: Program, stage: Stage) -> None:
     for step in steps:
         if step.kernel is None:
             raise CannotStripe(f"{step.name} is a float operator")
+        if not step.function:
+            raise CannotStripe(f"{step.name} is a stripe already")
         parameters = program.functions[step.function].params
         for argument, parameter in zip(step.arguments, parameters, strict=True):
             if argument.kind == "constant":
