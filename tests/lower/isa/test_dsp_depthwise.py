@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator, make_plan
+from edgecompress.lower.isa.dsp.filters import Filters
 from edgecompress.lower.isa.interface import Implementation
-from edgecompress.lower.kernels.conv2d import Window
+from edgecompress.lower.kernels.conv2d import Conv2D, Window
 from edgecompress.lower.kernels.depthwise_conv2d import DepthwiseConv2D
 from edgecompress.lower.kernels.requant import make_requantize
 
-Layer = tuple[DepthwiseConv2D, tuple[np.ndarray, ...]]
+Layer = tuple[DepthwiseConv2D | Conv2D, tuple[np.ndarray, ...]]
 
 
 def layer(
@@ -46,6 +47,25 @@ def layer(
     )  # fmt: skip
     kernel = DepthwiseConv2D(window, multiplier, input_zero_point, requantize)
     return kernel, (weights, bias, *tables)
+
+
+def grouped(given: Layer, inputs: int, outputs: int, *, seed: int = 0) -> Layer:
+    """The layer with `outputs` filters over each `inputs` channels; the channels divide by that."""
+    kernel, (weights, _bias, *_tables) = given
+    assert isinstance(kernel, DepthwiseConv2D)
+    random = np.random.default_rng(seed)
+    groups = kernel.window.input_shape[3] // inputs
+    made = groups * outputs
+    full = random.integers(-127, 128, (made, *weights.shape[:2], inputs)).astype(np.int8)
+    bias = random.integers(-3000, 3000, made).astype(np.int32)
+    scale = 1 / (127 * np.sqrt(full[0].size))
+    requantize, tables = make_requantize(
+        scale * random.uniform(0.5, 1, made), form=kernel.requantize.form,
+        zero_point=kernel.requantize.zero_point, low=kernel.requantize.low,
+        high=kernel.requantize.high, accumulator_bound=2**21,
+    )  # fmt: skip
+    same = Conv2D(kernel.window, made, groups, kernel.input_zero_point, requantize)
+    return same, (full, bias, *tables)
 
 
 def sample(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -104,7 +124,9 @@ def test_chunks(core):
         layer((20, 78, 4), (3, 3), padding=(5, 1, 6, 1)),
     ]
     for (kernel, _), offered in zip(layers, check(layers, core), strict=True):
-        plan = make_plan(kernel, "width", 2048, 12)
+        filters = Filters.of(kernel)
+        assert filters is not None
+        plan = make_plan(filters, "width", 2048, 12)
         assert plan is not None
         assert len(plan.chunks) > 1
         assert any(offer.scratch_bytes <= 2048 for offer in offered)
@@ -137,6 +159,42 @@ def test_layers_of_any_shape_share_a_routine():
     )
 
 
+@pytest.mark.parametrize("core", CORES)
+def test_groups_and_several_filters(core):
+    layers = [
+        layer((9, 8, 5), multiplier=2),
+        layer((7, 9, 4), (5, 3), (2, 1), (2, 1, 2, 1), multiplier=3, bounds=(-40, 99)),
+        grouped(layer((9, 8, 6), zero_point=-3), 2, 2),
+        grouped(layer((9, 7, 8), (3, 3), (2, 2)), 2, 3),
+        grouped(layer((6, 8, 6), input_zero_point=7), 3, 3),
+        grouped(layer((8, 5, 9), (1, 5), padding=(0, 2, 0, 2)), 3, 1),
+        grouped(layer((8, 6, 8), (2, 3), padding=(1, 1, 0, 1)), 4, 4),
+        grouped(layer((5, 6, 12)), 4, 1),
+        grouped(layer((5, 6, 6)), 1, 1),
+    ]
+    offers = check(layers, core)
+    assert all(offers)
+    for (kernel, _), offered in zip(layers, offers, strict=True):
+        same = kernel.output_shape == kernel.window.input_shape
+        assert all((offer.may_overlap_input == 0) == same for offer in offered)
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [
+        (layer((16, 16, 8), multiplier=2), 1.70),
+        (layer((8, 8, 30), multiplier=2), 1.85),
+        (grouped(layer((16, 16, 24)), 2, 2), 1.45),
+        (grouped(layer((16, 16, 24)), 3, 3), 1.40),
+        (grouped(layer((16, 16, 24)), 4, 4), 1.25),
+    ],
+)
+def test_instructions_per_mac_of_groups(given, limit):
+    kernel, constants = given
+    offers = DepthwiseGenerator().implement(kernel, constants)
+    assert min(offer.cost.instructions for offer in offers) <= limit * kernel.macs
+
+
 @pytest.mark.parametrize(("image", "limit"), [((25, 5, 64), 1.60), ((16, 16, 8), 1.60)])
 def test_instructions_per_mac(image, limit):
     kernel, constants = layer(image)
@@ -148,26 +206,30 @@ def test_instructions_per_mac(image, limit):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"form": "double"}, {"multiplier": 2}, {"dilation": (2, 1)}, {"gain": 4e4}],
+    [{"form": "double"}, {"dilation": (2, 1)}, {"gain": 4e4}],
     ids=str,
 )
 def test_refuses(arguments):
     assert DepthwiseGenerator().implement(*layer((8, 8, 4), **arguments)) == []
     assert DepthwiseGenerator().implement(*layer((8, 8, 3))) == []
     assert DepthwiseGenerator().implement(*layer((9, 12, 4), (9, 9))) == []
+    assert DepthwiseGenerator().implement(*grouped(layer((9, 12, 10)), 5, 5)) == []
 
 
 @st.composite
 def layers(draw) -> Layer:
-    size = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    inputs = draw(st.sampled_from([0, 0, 0, 2, 3, 4]))
+    most, largest = (4, 14) if inputs else (7, 40)
+    size = draw(st.tuples(st.integers(1, most), st.integers(1, most)))
     padding = tuple(draw(st.integers(0, max(0, size[axis % 2] - 1))) for axis in range(4))
     tall, wide = (
-        draw(st.integers(max(1, size[axis] - padding[axis] - padding[axis + 2]), 40))
+        draw(st.integers(max(1, size[axis] - padding[axis] - padding[axis + 2]), largest))
         for axis in range(2)
     )
     low, high = sorted(draw(st.tuples(st.integers(-128, 127), st.integers(-128, 127))))
-    return layer(
-        (tall, wide, draw(st.integers(4, 9))),
+    channels = inputs * draw(st.integers(2, 3)) if inputs else draw(st.integers(4, 9))
+    made = layer(
+        (tall, wide, channels),
         size,
         draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
         padding,
@@ -177,7 +239,9 @@ def layers(draw) -> Layer:
         zero_point=draw(st.sampled_from([-128, -7, 127])),
         bounds=draw(st.sampled_from([(-128, 127), (low, high)])),
         bias_limit=draw(st.sampled_from([3000, 2**20])),
+        multiplier=1 if inputs else draw(st.sampled_from([1, 1, 1, 2])),
     )
+    return grouped(made, inputs, draw(st.integers(1, 4))) if inputs else made
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)

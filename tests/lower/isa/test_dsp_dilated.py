@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from board import CORES, Board
+from conv_cases import convolution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_dsp_other_depthwise import depthwise
@@ -59,13 +61,30 @@ def windows(draw: Any) -> Window:
     tall = max(draw(st.integers(1, 9)), least[0] - padding[0] - padding[2], 1)
     wide = max(draw(st.integers(1, 9)), least[1] - padding[1] - padding[3], 1)
     channels = draw(st.sampled_from([4, 5, 8, 11]))
-    return Window((1, tall, wide, channels), size, (1, 1), padding, dilation)
+    strides = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 1), (2, 3)]))
+    return Window((1, tall, wide, channels), size, strides, padding, dilation)
 
 
 @settings(max_examples=5, deadline=None)
-@given(st.lists(st.tuples(windows(), st.integers(0, 2**16)), min_size=3, max_size=3))
-def test_any_shape(drawn: list[tuple[Window, int]]) -> None:
-    check([depthwise(window, 1, seed=seed) for window, seed in drawn], "cortex-m7", taken=False)
+@given(
+    st.lists(st.tuples(windows(), st.integers(1, 2), st.integers(0, 2**16)), min_size=3, max_size=3)
+)
+def test_any_shape(drawn: list[tuple[Window, int, int]]) -> None:
+    cases = [depthwise(window, multiplier, seed=seed) for window, multiplier, seed in drawn]
+    check(cases, "cortex-m7", taken=False)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_strides_filters_and_groups(core: str) -> None:
+    window = same((9, 12, 8), (3, 3), (2, 2))
+    cases = [
+        depthwise(replace(window, strides=(2, 2)), 1),
+        depthwise(replace(window, strides=(3, 1)), 2, seed=1),
+        depthwise(replace(window, dilation=(3, 4), strides=(2, 2), padding=(3, 4, 3, 4)), 1),
+        convolution(replace(window, strides=(1, 3)), 8, groups=4),
+        convolution(window, 12, groups=4, seed=3),
+    ]
+    check(cases, core)
 
 
 def test_cost_stays_near_the_undilated() -> None:
@@ -79,7 +98,6 @@ def test_cost_stays_near_the_undilated() -> None:
 @pytest.mark.parametrize(
     "window",
     [
-        Window((1, 9, 9, 8), (3, 3), (2, 2), (2, 2, 2, 2), (2, 2)),
         Window((1, 9, 9, 8), (3, 3)),
         Window((1, 9, 9, 3), (3, 3), (1, 1), (2, 2, 2, 2), (2, 2)),
     ],

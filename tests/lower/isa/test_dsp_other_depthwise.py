@@ -49,7 +49,7 @@ def test_what_the_planar_generator_refuses(core: str) -> None:
     cases = [
         depthwise(Window((1, 9, 8, 1), (5, 4), (2, 2), (2, 1, 2, 2)), 8),
         depthwise(Window((1, 5, 6, 3), (3, 3), (1, 1), (1, 1, 1, 1)), 1),
-        depthwise(Window((1, 5, 6, 4), (3, 3), (2, 1), (1, 1, 1, 1)), 2),
+        depthwise(Window((1, 5, 6, 2), (3, 3), (2, 1), (1, 1, 1, 1)), 2),
         depthwise(Window((1, 7, 6, 4), (3, 3), (1, 1), (2, 2, 2, 2), (2, 2)), 1),
         depthwise(Window((1, 10, 9, 2), (9, 9), (1, 1), (4, 4, 4, 4)), 1),
     ]
@@ -88,8 +88,15 @@ def test_rounding_of_another_kind_is_refused() -> None:
 
 
 def test_many_channels_are_refused() -> None:
-    case = depthwise(Window((1, 5, 6, 6), (3, 3)), 2)
+    case = depthwise(Window((1, 5, 6, 6), (3, 3), dilation=(2, 1)), 2)
     assert GENERATOR.implement(case.kernel, case.constants) == []
+
+
+def test_several_filters_of_four_channels_have_both() -> None:
+    case = depthwise(Window((1, 5, 6, 4), (3, 3), (1, 1), (1, 1, 1, 1)), 2)
+    (offers,) = check([case], [GENERATOR], "cortex-m4")
+    kinds = {offer.symbol.split("_")[0] for offer in offers}
+    assert {"grouped", "first"} <= kinds
 
 
 @pytest.mark.parametrize("multiplier", [1, 3])

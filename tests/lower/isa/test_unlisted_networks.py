@@ -19,7 +19,6 @@ from torch import fx, nn, zeros
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.deploy import Deployed, DeployOptions, deploy
-from edgecompress.lower.kernels.depthwise_conv2d import DepthwiseConv2D
 from edgecompress.lower.program import Step
 from edgecompress.model.trainable import Trainable
 from edgecompress.progress import SILENT
@@ -68,11 +67,8 @@ def deployed(name: str, folder: Path) -> Deployed:
 
 
 def may_be_generic(step: Step) -> bool:
-    """A softmax is a few dozen elements once an inference; the DSP set has no kernel for several
-    filters a depthwise channel."""
-    kernel = step.kernel
-    several = isinstance(kernel, DepthwiseConv2D) and kernel.multiplier > 1
-    return step.op == "softmax" or several
+    """A softmax is a few dozen elements once an inference."""
+    return step.op == "softmax"
 
 
 @pytest.mark.parametrize("name", SMALL)

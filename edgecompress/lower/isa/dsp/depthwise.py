@@ -19,7 +19,7 @@ Two routines are offered: one with the layer's sizes in its instructions (`depth
 one for any sizes (`depthwise_shared.py`), which pays where a network has many shapes.
 
     constants: [pair of zero points, rounding, k, bytes of the table] [chunks]
-               [bias, multiplier] a channel, then weights [channel][row][tap] int8
+               [bias, multiplier] an output, then weights [output][row][plane][tap] int8
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ import numpy as np
 
 from edgecompress.lower.isa.dsp.depthwise_shared import SharedDepthwiseText
 from edgecompress.lower.isa.dsp.depthwise_text import DepthwiseText
+from edgecompress.lower.isa.dsp.filters import Filters, weights_of
 from edgecompress.lower.isa.interface import Implementation
-from edgecompress.lower.kernels.depthwise_conv2d import DepthwiseConv2D
 
 if TYPE_CHECKING:
     from edgecompress.lower.program import Kernel
 
 _SHIFTS = (12, 20, 8)  # shared by layers of one shape: nearly all take 12
+_MOST_WEIGHTS = 128  # of a filter: they lie widened on the stack
 _MOST_TAPS = 7  # of a kernel row: weights and eight sums stay in registers
 Constants = tuple[np.ndarray, ...]
 PairedAxis = Literal["width", "height"]
@@ -80,7 +81,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Plan:
-    """One way to run one layer's shape. `along` pairs inputs, `across` counts kernel rows."""
+    """One way to run one layer's shape. `along` pairs inputs, `across` counts kernel rows.
+
+    Each group of `planes` channels has `filters` filters.
+    """
 
     channels: int
     along: Axis
@@ -90,6 +94,26 @@ class Plan:
     low: int
     high: int
     axis: PairedAxis
+    planes: int = 1
+    filters: int = 1
+
+    @property
+    def is_depthwise(self) -> bool:
+        """One filter a channel."""
+        return self.planes == self.filters == 1
+
+    @property
+    def kind(self) -> str:
+        return "depthwise" if self.is_depthwise else "grouped"
+
+    @property
+    def step(self) -> int:
+        """Channels of whole groups among four."""
+        return 4 // self.planes * self.planes
+
+    @property
+    def output_channels(self) -> int:
+        return self.channels // self.planes * self.filters
 
     @property
     def words(self) -> int:
@@ -143,7 +167,7 @@ class Plan:
 
     @property
     def groups(self) -> int:
-        return -(-self.channels // 4)
+        return -(-self.channels // self.step)
 
     @property
     def symbol(self) -> str:
@@ -152,7 +176,9 @@ class Plan:
                  b.outputs, a.taps, b.taps, a.stride, b.stride, self.rows, self.shift]  # fmt: skip
         if (self.low, self.high) != (-128, 127):
             parts += [self.low & 0xFF, self.high & 0xFF]
-        return "depthwise_" + "_".join(map(str, parts))
+        if not self.is_depthwise:
+            parts += [self.planes, self.filters]
+        return f"{self.kind}_" + "_".join(map(str, parts))
 
     def works_in_place(self) -> bool:
         """True when no chunk's outputs lie over inputs that are still to be read.
@@ -162,6 +188,8 @@ class Plan:
         """
         chunked = len(self.chunks) > 1
         if chunked and self.along.output_step != self.along.input_step:
+            return False
+        if self.filters != self.planes:
             return False
         read = written = 0
         for chunk in self.chunks[:-1]:
@@ -174,52 +202,52 @@ class Plan:
 
 @dataclass(frozen=True)
 class DepthwiseGenerator:
-    """`DepthwiseConv2D` of at least four channels, one filter each, undilated, rows to 7 taps.
+    """`DepthwiseConv2D`, and `Conv2D` in groups of up to four inputs; four channels and more.
 
-    Refuses requantizations other than "smmla", multipliers of 2^7 and more, and images whose
-    pixels are too far apart for the addressing.
+    Refuses dilation, rows of more than 7 taps, requantizations other than "smmla", multipliers of
+    2^7 and more, and images whose pixels are too far apart for the addressing.
     """
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
-        if not isinstance(kernel, DepthwiseConv2D) or not _takes(kernel):
+        filters = Filters.of(kernel)
+        if filters is None or filters.window.dilation != (1, 1) or not takes(filters):
             return []
-        shift, left = common_shift(kernel, *constants[:2])
+        constants = (weights_of(kernel, constants[0]), *constants[1:])
+        shift, left = common_shift(filters, *constants[:2])
         if shift is None:
             return []
-        eighth = int(np.prod(kernel.window.input_shape)) // 8
+        eighth = int(np.prod(filters.window.input_shape)) // 8
         plans = {}
         for axis in ("width", "height"):
             for most in (max(SCRATCH_BYTES[0], eighth), *SCRATCH_BYTES[1:]):
-                plan = make_plan(kernel, axis, most, shift)
+                plan = make_plan(filters, axis, most, shift)
                 if plan is not None:
                     plans[plan.symbol] = plan
         return [
-            implementation(plan, writer(plan), kernel, left, constants)
+            implementation(plan, writer(plan), filters, left, constants)
             for plan in plans.values()
             for writer in (DepthwiseText, SharedDepthwiseText)
-            if writer is DepthwiseText or plan.axis == "width"
+            if writer is DepthwiseText or (plan.axis == "width" and plan.is_depthwise)
         ]
 
 
-def _takes(kernel: DepthwiseConv2D) -> bool:
-    window = kernel.window
+def takes(filters: Filters) -> bool:
+    """What undilated and dilated ones have in common."""
+    window = filters.window
     batch, _, _, channels = window.input_shape
     return (
-        kernel.requantize.form == "smmla"
-        and kernel.multiplier == 1
+        filters.requantize.form == "smmla"
         and batch == 1
         and channels >= 4
-        and window.dilation == (1, 1)
+        and window.size[0] * window.size[1] * filters.inputs <= _MOST_WEIGHTS
         and all(size > 0 for size in window.output_size)
     )
 
 
-def common_shift(
-    kernel: DepthwiseConv2D, weights: np.ndarray, bias: np.ndarray
-) -> tuple[int | None, int]:
+def common_shift(filters: Filters, weights: np.ndarray, bias: np.ndarray) -> tuple[int | None, int]:
     """The shift S + k and the k by which weights and biases are multiplied; None: none fits."""
-    requantize = kernel.requantize
-    rows = np.abs(weights.astype(np.int64)).sum((0, 1)) * 128 + np.abs(bias.astype(np.int64))
+    requantize = filters.requantize
+    rows = np.abs(weights.astype(np.int64)).sum((1, 2, 3)) * 128 + np.abs(bias.astype(np.int64))
     bound = int(rows.max(initial=0))
     for shift in (*_SHIFTS, requantize.shift):
         left = shift - requantize.shift + requantize.left_shift
@@ -228,22 +256,21 @@ def common_shift(
     return None, 0
 
 
-def make_plan(
-    kernel: DepthwiseConv2D, axis: PairedAxis, most_bytes: int, shift: int
-) -> Plan | None:
+def make_plan(filters: Filters, axis: PairedAxis, most_bytes: int, shift: int) -> Plan | None:
     """The plan with pairs along `axis` and about `most_bytes` of scratch; None: not possible."""
-    window = kernel.window
+    window = filters.window
     _, tall, wide, channels = window.input_shape
     rows, columns = window.output_size
+    made = filters.output_channels
     down = Axis(tall, window.padding[0], rows, window.size[0], window.strides[0],
-                wide * channels, columns * channels)  # fmt: skip
+                wide * channels, columns * made)  # fmt: skip
     right = Axis(wide, window.padding[1], columns, window.size[1], window.strides[1],
-                 channels, channels)  # fmt: skip
-    return plan_axes(kernel, (down, right), axis, most_bytes, shift)
+                 channels, made)  # fmt: skip
+    return plan_axes(filters, (down, right), axis, most_bytes, shift)
 
 
 def plan_axes(
-    kernel: DepthwiseConv2D,
+    filters: Filters,
     axes: tuple[Axis, Axis],
     axis: PairedAxis,
     most_bytes: int,
@@ -263,9 +290,11 @@ def plan_axes(
         if across.taps < across.stride:
             return None  # a chunk would have to skip rows
         outputs = max(fitting, 1)
-    requantize, channels = kernel.requantize, kernel.window.input_shape[3]
-    chunks = tuple(_chunks(across, outputs))
-    return Plan(channels, along, across, chunks, shift, requantize.low, requantize.high, axis)
+    requantize, channels = filters.requantize, filters.window.input_shape[3]
+    return Plan(
+        channels, along, across, tuple(_chunks(across, outputs)), shift, requantize.low,
+        requantize.high, axis, filters.inputs, filters.outputs,
+    )  # fmt: skip
 
 
 def _chunks(across: Axis, outputs: int) -> list[Chunk]:
@@ -283,22 +312,23 @@ def _chunks(across: Axis, outputs: int) -> list[Chunk]:
 
 
 def implementation(
-    plan: Plan, writer: DepthwiseText, kernel: DepthwiseConv2D, left: int, constants: Constants
+    plan: Plan, writer: DepthwiseText, filters: Filters, left: int, constants: Constants
 ) -> Implementation:
+    """The routine with its constant; `constants` begin with weights as `weights_of` gives them."""
     text, symbol = writer.write(), plan.symbol
-    rounding = (kernel.requantize.zero_point << plan.shift) + (1 << (plan.shift - 1))
+    rounding = (filters.requantize.zero_point << plan.shift) + (1 << (plan.shift - 1))
     if isinstance(writer, SharedDepthwiseText):
         symbol = writer.symbol
-        header = writer.parameters(kernel.input_zero_point, rounding, left)
+        header = writer.parameters(filters.input_zero_point, rounding, left)
     else:
-        zero = kernel.input_zero_point & 0xFFFF
-        header = np.array([zero << 16 | zero, rounding, left, 8 * plan.channels], np.int64)
+        zero = filters.input_zero_point & 0xFFFF
+        header = np.array([zero << 16 | zero, rounding, left, 8 * plan.output_channels], np.int64)
     chunks = len(plan.chunks)
     return Implementation(
         symbol=symbol,
         constants=(_pack(plan, header, writer.chunked, left, constants),),
         cost=text.cost(),
-        description=f"dsp depthwise, strips of {plan.strip} outputs along the {plan.axis}"
+        description=f"dsp {plan.kind}, strips of {plan.strip} outputs along the {plan.axis}"
         + (f", {chunks} chunks" if chunks > 1 else "")
         + (", shared" if isinstance(writer, SharedDepthwiseText) else ""),
         assembly={symbol: text.assembly(symbol)},
@@ -316,7 +346,7 @@ def _pack(
     chunk_words = np.array(chunks if chunked else [], np.int64).reshape(-1)
     table = np.stack([bias.astype(np.int64) << left, multipliers.astype(np.int64)], 1).reshape(-1)
     words = (np.concatenate([header, chunk_words, table]) & 0xFFFFFFFF).astype(np.uint32)
-    order = (2, 0, 1) if plan.axis == "width" else (2, 1, 0)
+    order = (0, 1, 3, 2) if plan.axis == "width" else (0, 2, 3, 1)
     taps = np.ascontiguousarray(weights.transpose(order)).reshape(-1)
     taps = np.pad(taps, (0, -taps.size % 4))
     return np.concatenate([words.view(np.int32), taps.view(np.int32)])

@@ -85,8 +85,8 @@ class SharedDepthwiseText(DepthwiseText):
 
     def _prologue(self) -> None:
         text, plan = self.text, self.plan
-        text.emit("push {r4-r11, lr}", f"sub sp, #{self.frame_bytes}", "subs r3, r3, r0",
-                  self.store("r0", "x"), self.store("r3", "delta"), self.store("r1", "header"),
+        text.emit("push {r4-r11, lr}", f"sub sp, #{self.frame_bytes}", self.store("r0", "x"),
+                  self.store("r3", "y"), self.store("r1", "header"),
                   f"add.w r12, sp, #{self.at['rounding']}",
                   *["ldmia r1!, {r4-r11}", "stmia r12!, {r4-r11}"] * 2,
                   "ldmia r1!, {r4-r7}", "stmia r12!, {r4-r7}",

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 VARIABLES = (
     "multiplier", "rounding", "plane", "output", "strip", "strip_output", "end", "last_strip",
-    "x", "last_x", "delta", "scratch", "plane_end", "skipped", "shift", "table", "weights",
+    "x", "last_x", "y", "scratch", "plane_end", "skipped", "shift", "table", "weights",
     "table_now", "weights_now", "header", "chunk", "chunks_end", "source", "target", "outputs",
-    "span",
+    "span", "left",
 )  # fmt: skip
 # while summing: r0 planes, r1 outputs, r2 bias, r3 the word, weights from r4 on, then the sums
 _SUMS_AND_WEIGHTS = [f"r{number}" for number in range(4, 13)] + ["lr"]
@@ -31,8 +31,9 @@ class DepthwiseSums:
         plan = self.plan
         self.pairs, self.strip = plan.pairs, plan.strip
         self.row_words = len(self.pairs)
-        self.at = offset_of(VARIABLES, 4 * self.row_words * plan.across.taps)
-        self.frame_bytes = 4 * (self.row_words * plan.across.taps + len(VARIABLES))
+        self.kernel_rows = plan.across.taps * plan.planes
+        self.at = offset_of(VARIABLES, 4 * self.row_words * self.kernel_rows)
+        self.frame_bytes = 4 * (self.row_words * self.kernel_rows + len(VARIABLES))
         self.chunked = len(plan.chunks) > 1
 
     def load(self, register: str, name: str) -> str:
@@ -49,9 +50,9 @@ class DepthwiseSums:
             self._strips(rest, 1)
 
     def _widen_weights(self) -> None:
-        """One channel's bytes to pairs on the stack, multiplied by 2^shift; the bias to r2."""
+        """One filter's bytes to pairs on the stack, multiplied by 2^shift; the bias to r2."""
         text, plan = self.text, self.plan
-        taps, rows = plan.along.taps, plan.across.taps
+        taps, rows = plan.along.taps, self.kernel_rows
         text.emit(f"ldrd r0, r1, [sp, #{self.at['table_now']}]", self.load("r12", "shift"),
                   "ldmia r0!, {r2, r3}", self.store("r3", "multiplier"))  # fmt: skip
         names = [f"r{3 + tap}" for tap in range(taps)]
@@ -73,7 +74,7 @@ class DepthwiseSums:
         """`count` strips of `width` outputs, down all rows in scratch; r0 and r1 stand ready."""
         text, plan = self.text, self.plan
         strip, row = text.new_label(), text.new_label()
-        channels = plan.channels * len(plan.chunks)
+        channels = plan.output_channels * len(plan.chunks)
         step = 8 * width * plan.along.stride
         if count > 1:
             text.add("r3", step * count, "r3", source="r0")
@@ -86,7 +87,7 @@ class DepthwiseSums:
                 span = plan.across.outputs * plan.across.stride * plan.row_bytes
                 text.add("r3", span, "r3", source="r0")
             text.emit(self.store("r3", "end"))
-            with text.running(plan.channels * count * plan.across.outputs):
+            with text.running(plan.output_channels * count * plan.across.outputs):
                 text.emit(f"{row}:")
                 walked = self._sum_strip(width)
                 written = self._store_strip()
@@ -106,12 +107,15 @@ class DepthwiseSums:
         step, walked = plan.across.stride * plan.row_bytes, 0
         for row in range(plan.across.taps):
             offset = row * plan.row_bytes - walked
-            if offset + plan.row_bytes > 4095:
+            if offset + plan.row_bytes + 4 * plan.planes > 4095:
                 self.text.add("r0", offset, "r3")
                 walked, offset = walked + offset, 0
             moves = not walked and offset == step <= 255
-            self._sum_row(row, width, offset, moves=moves)
-            walked += step if moves else 0
+            for plane in range(plan.planes):
+                place = row * plan.planes + plane
+                self._sum_row(place, width, offset + 4 * plane, moves=moves and plane == 0)
+                if moves and plane == 0:
+                    walked, offset = walked + step, 0
         return walked
 
     def _begin_sums(self, width: int) -> None:
@@ -119,7 +123,7 @@ class DepthwiseSums:
         self._started: set[str] = set()
 
     def _sum_row(self, row: int, width: int, offset: int, *, moves: bool = False) -> None:
-        """One kernel row, from r0 + offset on; with `moves` r0 ends there, at no cost."""
+        """One kernel row of a plane, from r0 + offset on; with `moves` r0 ends there, free."""
         plan, text = self.plan, self.text
         self._load_weights(row)
         for word in range((plan.along.stride * (width - 1) + plan.along.taps + 1) // 2):

@@ -36,9 +36,8 @@ class DepthwiseText(DepthwiseSums):
     def _prologue(self) -> None:
         """Saves pointers and fills scratch with the zero point: the border stays."""
         text, plan = self.text, self.plan
-        text.emit("push {r4-r11, lr}", f"sub sp, #{self.frame_bytes}", "subs r3, r3, r0",
-                  self.store("r0", "x"), self.store("r3", "delta"),
-                  self.store("r1", "header"))  # fmt: skip
+        text.emit("push {r4-r11, lr}", f"sub sp, #{self.frame_bytes}", self.store("r0", "x"),
+                  self.store("r3", "y"), self.store("r1", "header"))  # fmt: skip
         text.add("r4", plan.channels - 4, "r4", source="r0")
         text.emit(self.store("r4", "last_x"), self.store("r2", "scratch"),
                   "ldmia r1!, {r4, r5, r6, r7}", self.store("r5", "rounding"),
@@ -125,7 +124,7 @@ class DepthwiseText(DepthwiseSums):
     def _begin_chunks(self) -> None:
         text = self.text
         text.emit(self.load("r0", "x"), self.store("r0", "source"),
-                  self.load("r1", "delta"), "add r1, r0", self.store("r1", "outputs"),
+                  self.load("r1", "y"), self.store("r1", "outputs"),
                   self.load("r1", "scratch"), self.store("r1", "target"),
                   self.load("r1", "header"), f"adds r1, #{self.header_bytes}",
                   self.store("r1", "chunk"))  # fmt: skip
@@ -204,12 +203,15 @@ class DepthwiseText(DepthwiseSums):
 
     def _next_group(self, label: str) -> None:
         """The last group starts so that it ends with the last channel: some planes are skipped."""
-        text = self.text
+        text, plan = self.text, self.plan
         done = text.new_label()
         text.emit(self.load("r0", "x"), self.load("r1", "last_x"), "cmp r0, r1", f"beq {done}f")
-        with text.running(self.plan.groups - 1):
-            text.emit("adds r0, #4", "subs r3, r0, r1", "ite hi", "movhi r0, r1", "movls r3, #0",
-                      self.store("r0", "x"), self.store("r3", "skipped"))  # fmt: skip
+        with text.running(plan.groups - 1):
+            text.emit(f"adds r0, #{plan.step}", "subs r3, r0, r1", "ite hi", "movhi r0, r1",
+                      "movls r3, #0", self.store("r0", "x"), self.store("r3", "skipped"),
+                      self.load("r2", "y"))  # fmt: skip
+            text.add("r2", plan.step // plan.planes * plan.filters, "r1")
+            text.emit(self.store("r2", "y"))
             if self.chunked:
                 text.emit(f"ldrd r0, r1, [sp, #{self.at['table_now']}]",
                           f"strd r0, r1, [sp, #{self.at['table']}]")  # fmt: skip
@@ -217,22 +219,38 @@ class DepthwiseText(DepthwiseSums):
         text.emit(f"{done}:")
 
     def _planes(self) -> None:
-        """Every channel of the group, from the first plane on."""
+        """Every filter of the group, from the first plane it reads on."""
         text, plan = self.text, self.plan
-        channel = text.new_label()
+        filters = plan.output_channels * len(plan.chunks)
+        first = text.new_label()
         if self.chunked:
             text.emit(f"ldrd r0, r1, [sp, #{self.at['table']}]",
                       f"strd r0, r1, [sp, #{self.at['table_now']}]",
                       self.load("r1", "outputs"))  # fmt: skip
         else:
-            text.emit(self.load("r1", "x"), self.load("r2", "delta"), "add r1, r2")
-        text.emit(self.load("r3", "skipped"), "add r1, r3", self.load("r0", "scratch"),
-                  "add.w r2, r0, #16", self.store("r2", "plane_end"),
-                  "add.w r0, r0, r3, lsl #2")  # fmt: skip
-        with text.running(plan.channels * len(plan.chunks)):
-            text.emit(f"{channel}:", f"strd r0, r1, [sp, #{self.at['plane']}]")
+            text.emit(self.load("r1", "y"))
+        text.emit(self.load("r3", "skipped"), self.load("r0", "scratch"))
+        end = ["add.w r2, r0, #16", self.store("r2", "plane_end")]
+        skip = ["add.w r0, r0, r3, lsl #2"]
+        if plan.step == 3:  # the fourth plane is the next group's
+            end[0] = "add.w r2, r0, #12"
+            text.emit(*skip, *end)
+        else:
+            text.emit(*end, *skip)
+        several = [*load_constant("r2", plan.filters), self.store("r2", "left")]
+        if plan.filters > 1:
+            text.emit(*several)
+        with text.running(filters):
+            text.emit(f"{first}:", f"strd r0, r1, [sp, #{self.at['plane']}]")
             self._widen_weights()
             text.emit(f"ldrd r0, r1, [sp, #{self.at['plane']}]")
             self._all_strips()
-            text.emit(f"ldrd r0, r1, [sp, #{self.at['plane']}]", self.load("r2", "plane_end"),
-                      "adds r0, #4", "adds r1, #1", "cmp r0, r2", f"bne {channel}b")  # fmt: skip
+            text.emit(f"ldrd r0, r1, [sp, #{self.at['plane']}]", "adds r1, #1")
+            if plan.filters > 1:
+                text.emit(self.load("r2", "left"), "subs r2, #1", self.store("r2", "left"),
+                          f"bne {first}b")  # fmt: skip
+        with text.running(filters // plan.filters):
+            if plan.filters > 1:
+                text.emit(*several)
+            text.emit(self.load("r2", "plane_end"), f"adds r0, #{4 * plan.planes}", "cmp r0, r2",
+                      f"bne {first}b")  # fmt: skip

@@ -3,6 +3,7 @@
 Outputs at places r, r + d, r + 2d, ... of an axis read inputs of one phase only, and these lie
 as far apart in memory: each pair of phases, of rows and of columns, is a depthwise convolution
 without dilation, and `depthwise.py` takes it. Phases of one size share a routine and a constant.
+With stride s, outputs d / gcd(s, d) apart do, at stride s / gcd(s, d).
 
     dilated driver(x, constant, scratch, y):  for each phase  routine(x + a, constant + b, scratch,
                                                                       y + c)
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
+from math import gcd
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,10 +31,11 @@ from edgecompress.lower.isa.dsp.depthwise import (
     common_shift,
     implementation,
     plan_axes,
+    takes,
 )
 from edgecompress.lower.isa.dsp.depthwise_text import DepthwiseText
+from edgecompress.lower.isa.dsp.filters import Filters, weights_of
 from edgecompress.lower.isa.interface import Cost, Implementation
-from edgecompress.lower.kernels.depthwise_conv2d import DepthwiseConv2D
 
 if TYPE_CHECKING:
     from edgecompress.lower.program import Kernel
@@ -65,83 +68,98 @@ class _Phase:
 
 
 class DilatedDepthwiseGenerator:
-    """`DepthwiseConv2D` of stride 1 with dilation, at least four channels, one filter each.
+    """What `DepthwiseGenerator` takes, with dilation and any stride.
 
-    Refuses besides what `DepthwiseGenerator` refuses without dilation, and phases without inputs.
+    Refuses besides phases without inputs, and what a phase's plan refuses.
     """
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
-        if not isinstance(kernel, DepthwiseConv2D) or not _takes(kernel):
+        filters = Filters.of(kernel)
+        if filters is None or filters.window.dilation == (1, 1) or not takes(filters):
             return []
-        shift, left = common_shift(kernel, *constants[:2])
+        constants = (weights_of(kernel, constants[0]), *constants[1:])
+        shift, left = common_shift(filters, *constants[:2])
         if shift is None:
             return []
         found = {}
         axes: tuple[PairedAxis, ...] = ("width", "height")
         for axis, most in product(axes, SCRATCH_BYTES):
-            phases = _phases(kernel, axis, most, shift)
+            phases = _phases(filters, axis, most, shift)
             if phases:
-                offer = _implementation(kernel, phases, left, constants)
+                offer = _implementation(filters, phases, left, constants)
                 found[offer.symbol] = offer
         return list(found.values())
 
 
-def _takes(kernel: DepthwiseConv2D) -> bool:
-    window = kernel.window
-    return (
-        kernel.requantize.form == "smmla"
-        and kernel.multiplier == 1
-        and window.input_shape[0] == 1
-        and window.input_shape[3] >= 4
-        and window.dilation != (1, 1)
-        and window.strides == (1, 1)
-        and min(window.output_size) > 0
-    )
+@dataclass(frozen=True)
+class _Spacing:
+    """One axis of the layer, and what its phases have in common."""
+
+    inputs: int
+    outputs: int
+    taps: int
+    before: int
+    stride: int
+    dilation: int
+
+    @property
+    def phases(self) -> int:
+        """Outputs so far apart read inputs `dilation` apart, or a multiple of that."""
+        return self.dilation // gcd(self.stride, self.dilation)
+
+    def axis(self, phase: int) -> tuple[Axis, int]:
+        """Outputs phase, phase + p, ... with p phases (steps still 0), and their first input.
+
+        Output phase + p t reads inputs s (phase + p t) - before + d b of tap b. With
+        s p = d (s / gcd) and s phase - before = r - d m they are number (s / gcd) t + b - m of
+        those at r, r + d, ...: m lie before the image.
+        """
+        first = self.stride * phase - self.before
+        outside = max(0, -(first // self.dilation))
+        first += outside * self.dilation
+        inputs = len(range(first, self.inputs, self.dilation))
+        made = len(range(phase, self.outputs, self.phases))
+        stride = self.stride // gcd(self.stride, self.dilation)
+        return Axis(inputs, outside, made, self.taps, stride, 0, 0), first
 
 
-def _phase_axis(
-    phase: int, pixels: int, outputs: int, taps: int, before: int, dilation: int
-) -> tuple[Axis, int]:
-    """Outputs phase, phase + d, ... of an axis (steps still 0), and their first input's place.
-
-    Output phase + d t reads inputs d (t + b) + phase - before: with phase - before = d m + r they
-    are number t + b + m of those at r, r + d, ...
-    """
-    whole, first = divmod(phase - before, dilation)
-    inputs = len(range(first, pixels, dilation))
-    made = len(range(phase, outputs, dilation))
-    return Axis(inputs, -whole, made, taps, 1, 0, 0), first
-
-
-def _phases(kernel: DepthwiseConv2D, axis: PairedAxis, most_bytes: int, shift: int) -> list[_Phase]:
+def _phases(filters: Filters, axis: PairedAxis, most_bytes: int, shift: int) -> list[_Phase]:
     """All of them; empty when one cannot be done."""
-    window = kernel.window
+    window, made = filters.window, filters.output_channels
     _, tall, wide, channels = window.input_shape
     rows, columns = window.output_size
-    down_by, right_by = window.dilation
-    top, left = window.padding[:2]
+    vertical, horizontal = (
+        _Spacing(*numbers)
+        for numbers in zip(
+            (tall, wide), (rows, columns), window.size, window.padding[:2], window.strides,
+            window.dilation, strict=True,
+        )
+    )  # fmt: skip
     found = []
-    for row, column in product(range(min(down_by, rows)), range(min(right_by, columns))):
-        down, first_row = _phase_axis(row, tall, rows, window.size[0], top, down_by)
-        right, first_column = _phase_axis(column, wide, columns, window.size[1], left, right_by)
-        down = replace(down, input_step=down_by * wide * channels,
-                       output_step=down_by * columns * channels)  # fmt: skip
-        right = replace(right, input_step=right_by * channels, output_step=right_by * channels)
-        plan = plan_axes(kernel, (down, right), axis, most_bytes, shift)
+    for row, column in product(
+        range(min(vertical.phases, rows)), range(min(horizontal.phases, columns))
+    ):
+        down, first_row = vertical.axis(row)
+        right, first_column = horizontal.axis(column)
+        down = replace(down, input_step=vertical.dilation * wide * channels,
+                       output_step=vertical.phases * columns * made)  # fmt: skip
+        right = replace(right, input_step=horizontal.dilation * channels,
+                        output_step=horizontal.phases * made)  # fmt: skip
+        plan = plan_axes(filters, (down, right), axis, most_bytes, shift)
         if plan is None:
             return []
         found.append(
             _Phase(
                 DilatedPlan(**vars(plan)),
                 (first_row * wide + first_column) * channels,
-                (row * columns + column) * channels,
+                (row * columns + column) * made,
             )
         )
     return sorted(found, key=lambda phase: phase.plan.symbol)
 
 
 def _implementation(
-    kernel: DepthwiseConv2D,
+    filters: Filters,
     phases: list[_Phase],
     left: int,
     constants: tuple[np.ndarray, ...],
@@ -150,10 +168,10 @@ def _implementation(
     for phase in phases:
         if phase.plan.symbol not in parts:
             writer = DepthwiseText(phase.plan)
-            part = implementation(phase.plan, writer, kernel, left, constants)
+            part = implementation(phase.plan, writer, filters, left, constants)
             parts[phase.plan.symbol] = part
     calls = {name: sum(phase.plan.symbol == name for phase in phases) for name in parts}
-    symbol = _symbol(kernel, phases)
+    symbol = _symbol(filters, phases)
     own = [(1, [*_START, *_END]), (len(phases), _CALL)]
     own += [(1, load_constant("r9", count)) for count in calls.values()]
     instructions = sum(times * instruction_count(lines) for times, lines in own)
@@ -162,7 +180,7 @@ def _implementation(
         instructions += calls[name] * part.cost.instructions
         taken += calls[name] * part.cost.cycles
     first = phases[0].plan
-    in_place = kernel.output_shape == kernel.window.input_shape and all(
+    in_place = filters.output_shape == filters.window.input_shape and all(
         phase.input_place == phase.output_place and phase.plan.works_in_place() for phase in phases
     )
     texts = {name: text for part in parts.values() for name, text in part.assembly.items()}
@@ -170,8 +188,8 @@ def _implementation(
         symbol=symbol,
         constants=(_pack(phases, parts),),
         cost=Cost(instructions, taken, 0),
-        description=f"dsp depthwise, {len(phases)} phases, strips of {first.strip} outputs along "
-        f"the {first.axis}",
+        description=f"dsp {first.kind}, {len(phases)} phases, "
+        f"strips of {first.strip} outputs along the {first.axis}",
         assembly={**texts, symbol: routine(symbol, _driver(calls))},
         scratch_bytes=max(part.scratch_bytes for part in parts.values()),
         may_overlap_input=0 if in_place else None,
@@ -186,12 +204,13 @@ def _driver(calls: dict[str, int]) -> list[str]:
     return [*lines, *_END]
 
 
-def _symbol(kernel: DepthwiseConv2D, phases: list[_Phase]) -> str:
+def _symbol(filters: Filters, phases: list[_Phase]) -> str:
     """Everything the driver and its routines depend on."""
-    window, plan = kernel.window, phases[0].plan
+    window, plan = filters.window, phases[0].plan
     rows = {phase.plan.symbol: phase.plan.rows for phase in phases}
-    numbers = [*window.input_shape[1:], *window.size, *window.padding, *window.dilation,
-               *rows.values(), plan.shift, plan.low & 0xFF, plan.high & 0xFF]  # fmt: skip
+    numbers = [*window.input_shape[1:], *window.size, *window.strides, *window.padding,
+               *window.dilation, filters.inputs, filters.outputs, *rows.values(), plan.shift,
+               plan.low & 0xFF, plan.high & 0xFF]  # fmt: skip
     return "_".join(["depthwise_dilated", plan.axis, *map(str, numbers)])
 
 

@@ -28,23 +28,21 @@ _MOST_CHANNELS = 4
 
 @dataclass(frozen=True)
 class OtherDepthwiseGenerator:
-    """`DepthwiseConv2D` that `preferred` has no offer for.
+    """What `preferred` takes; `DepthwiseConv2D` it refuses, or of several filters a channel.
 
-    Refuses more than four channels, where the zeros would cost more than the generic kernel, more
-    than one image and LiteRT's rounding.
+    The latter compete with `preferred`'s up to four channels: beyond, the zeros cost more than the
+    generic kernel. More than one image and LiteRT's rounding are refused.
     """
 
     preferred: Generator
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
-        if not isinstance(kernel, DepthwiseConv2D):
-            return []
         offers = self.preferred.implement(kernel, constants)
-        if offers:
+        if not isinstance(kernel, DepthwiseConv2D):
             return offers
         channels = kernel.window.input_shape[3]
-        if channels > _MOST_CHANNELS:
-            return []
+        if channels > _MOST_CHANNELS or (offers and kernel.multiplier == 1):
+            return offers
         weights, *rest = constants
         convolution = Conv2D(
             kernel.window, kernel.output_shape[3], 1, kernel.input_zero_point, kernel.requantize
@@ -54,7 +52,10 @@ class OtherDepthwiseGenerator:
             for generator in (Conv2DGenerator(), FirstLayerGenerator())
             for offer in generator.implement(convolution, (spread(weights, channels), *rest))
         ]
-        return [replace(item, description=f"{item.description}, depthwise") for item in found]
+        return [
+            *offers,
+            *(replace(item, description=f"{item.description}, depthwise") for item in found),
+        ]
 
 
 def spread(weights: np.ndarray, channels: int) -> np.ndarray:
