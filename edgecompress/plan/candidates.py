@@ -1,4 +1,10 @@
-"""A few plans worth training: the joint optimum, the optimum without factorizations, uniform width.
+"""A few plans worth training: the program's optima, and the uniform ones they have to beat.
+
+    joint             widths, ranks and bits together
+    most compute      the same, using as many MACs as the budgets allow
+    int8 only         widths and ranks
+    uniform           every width by one factor, int8
+    uniform int4      every width by one factor, every layer but the first and last in int4
 
 Each is checked with the exact accounts (`cost.evaluate`, offsets included) and the program is
 solved again with tighter limits where its rows were too kind.
@@ -8,30 +14,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgecompress.errors import BadConfig
+from edgecompress.plan.choices import Choices
 from edgecompress.plan.code_size import code_table
-from edgecompress.plan.cost import Corrections, evaluate
+from edgecompress.plan.cost import Corrections, evaluate, weight_count
 from edgecompress.plan.network import Network
-from edgecompress.plan.solve import Choices, Limits, solve
-from edgecompress.records import Budget, LowRank, Prediction
+from edgecompress.plan.solve import MACS_REWARD, Limits, solve
+from edgecompress.records import Budget, LowRank, Prediction, WeightStorage
 from edgecompress.target.schema import DeviceProfile
 
 _ATTEMPTS = 12
 _UNIFORM_STEPS = 64
+FEWEST_INT4_WEIGHTS = 512
+"""Below this a layer saves fewer bytes than its decoding may cost."""
 _CODE_UNCERTAINTY = 0.04
 _CORRECTED_UNCERTAINTY = 0.005
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """`name` says where it comes from: "joint", "widths only", "uniform" or "greedy"."""
+    """`name` says where it comes from; `greedy` is the last resort."""
 
     name: str
     widths: dict[str, int]
     low_rank: dict[str, LowRank]
     predicted: Prediction
+    weights: dict[str, WeightStorage] = field(default_factory=dict)
+
+    def same_as(self, other: Candidate) -> bool:
+        """The same plan, wherever it comes from."""
+        ours = (self.widths, self.low_rank, self.weights)
+        return ours == (other.widths, other.low_rank, other.weights)
 
 
 @dataclass(frozen=True)
@@ -44,9 +59,12 @@ class Problem:
     corrections: Corrections
 
     def predict(
-        self, widths: Mapping[str, int], low_rank: Mapping[str, LowRank] | None = None
+        self,
+        widths: Mapping[str, int],
+        low_rank: Mapping[str, LowRank] | None = None,
+        weights: Mapping[str, WeightStorage] | None = None,
     ) -> Prediction:
-        return evaluate(self.network, self.profile, widths, low_rank, self.corrections)
+        return evaluate(self.network, self.profile, widths, low_rank, self.corrections, weights)
 
     def macs_limit(self) -> float | None:
         """The latency budget in MACs.
@@ -127,16 +145,17 @@ class Problem:
 
 
 def propose(problem: Problem, choices: Choices) -> list[Candidate]:
-    """One to three different candidates that fit, best first by expected damage; [] if none."""
+    """One to five different candidates that fit, best first by expected damage; [] if none."""
     found = [
-        optimum(problem, choices, "joint") if choices.ranks else None,
-        optimum(problem, choices.without_ranks(), "widths only"),
+        optimum(problem, choices, "joint"),
+        optimum(problem, choices, "most compute", macs_reward=_all_damage(choices)),
+        optimum(problem, choices.without_formats(), "int8 only") if choices.formats else None,
         uniform(problem, choices),
+        uniform(problem, choices, int4_layers(problem.network)) if choices.formats else None,
     ]
     candidates: list[Candidate] = []
     for item in found:
-        known = [(other.widths, other.low_rank) for other in candidates]
-        if item is not None and (item.widths, item.low_rank) not in known:
+        if item is not None and not any(item.same_as(other) for other in candidates):
             candidates.append(item)
     if not candidates:
         last = greedy(problem, choices)
@@ -144,18 +163,28 @@ def propose(problem: Problem, choices: Choices) -> list[Candidate]:
     return candidates
 
 
-def optimum(problem: Problem, choices: Choices, name: str) -> Candidate | None:
+def optimum(
+    problem: Problem, choices: Choices, name: str, *, macs_reward: float = MACS_REWARD
+) -> Candidate | None:
     """The program's answer, its limits tightened until the exact accounts agree that it fits."""
-    limits = first_limits(problem)
+    limits = replace(first_limits(problem), macs_reward=macs_reward)
     for _ in range(_ATTEMPTS):
         solution = solve(problem.network, choices, limits)
         if solution is None:
             return None
-        predicted = problem.predict(solution.widths, solution.low_rank)
+        chosen = (solution.widths, solution.low_rank, solution.weights)
+        predicted = problem.predict(*chosen)
         if problem.fits(predicted):
-            return Candidate(name, solution.widths, solution.low_rank, predicted)
+            return Candidate(name, chosen[0], chosen[1], predicted, chosen[2])
         limits = tightened(limits, problem, predicted)
     return None
+
+
+def _all_damage(choices: Choices) -> float:
+    """More than any choice costs: what makes compute worth everything else."""
+    widths = sum(max(damages) for damages in choices.width_damage.values())
+    layers = sum(max(option.damage for option in options) for options in choices.layers().values())
+    return 1.0 + widths + layers
 
 
 def first_limits(problem: Problem) -> Limits:
@@ -188,17 +217,30 @@ def tightened(limits: Limits, problem: Problem, predicted: Prediction) -> Limits
     return limits
 
 
-def uniform(problem: Problem, choices: Choices) -> Candidate | None:
+def uniform(
+    problem: Problem, choices: Choices, weights: Mapping[str, WeightStorage] | None = None
+) -> Candidate | None:
     """The largest common fraction of every group's channels that fits, in steps of 1/64."""
+    stored = dict(weights or {})
     for step in range(_UNIFORM_STEPS, 0, -1):
         widths = {
             group: max(options[0], rounded(options[-1] * step / _UNIFORM_STEPS, options[-1]))
             for group, options in choices.widths.items()
         }
-        predicted = problem.predict(widths)
+        predicted = problem.predict(widths, None, stored)
         if problem.fits(predicted):
-            return Candidate("uniform", widths, {}, predicted)
+            return Candidate("uniform int4" if stored else "uniform", widths, {}, predicted, stored)
     return None
+
+
+def int4_layers(network: Network) -> dict[str, WeightStorage]:
+    """int4 for every layer that is wide enough to gain by it, but the first and the last."""
+    layers = [step for step in network.steps if step.layer]
+    return {
+        step.layer: WeightStorage(format="int4")
+        for step in layers[1:-1]
+        if step.op != "depthwise_conv2d" and weight_count(network, step, {}) >= FEWEST_INT4_WEIGHTS
+    }
 
 
 def narrowest(problem: Problem, choices: Choices) -> Candidate:

@@ -23,7 +23,8 @@ from edgecompress.plan.program_cost import (
     assemble,
     corrections_from,
 )
-from edgecompress.records import LowRank, Prediction
+from edgecompress.plan.storage import stored_bytes
+from edgecompress.records import LowRank, Prediction, WeightStorage
 from edgecompress.target.schema import DeviceProfile
 
 CHANNEL_CONSTANT_BYTES = 8
@@ -48,8 +49,9 @@ def evaluate(
     widths: Mapping[str, int] = NO_WIDTHS,
     low_rank: Mapping[str, LowRank] | None = None,
     corrections: Corrections | None = None,
+    weights: Mapping[str, WeightStorage] | None = None,
 ) -> Prediction:
-    """The same for a network at other widths (by coupled group) and ranks (by layer)."""
+    """The same at other widths (by coupled group), ranks and weight storages (by layer)."""
     network = expand(network, low_rank or {})
     steps = network.steps
     lifetimes = list(arena_lifetimes(network, widths).values())
@@ -57,7 +59,7 @@ def evaluate(
         profile,
         kernels=[kernel_row(network, step, widths) for step in steps],
         names=[step.name for step in steps],
-        constant_bytes=sum(constant_bytes(network, step, widths) for step in steps),
+        constant_bytes=sum(constant_bytes(network, step, widths, weights) for step in steps),
         arena_bytes=plan_offsets(lifetimes, ALIGNMENT_BYTES)[1],
         peak=max(peak_live(lifetimes)[0], 0),
         macs=sum(step_macs(network, step, widths) for step in steps),
@@ -82,12 +84,19 @@ def weight_count(network: Network, step: PlannedStep, widths: Mapping[str, int])
     return step.taps * channels_out * channels_in // step.channel_groups
 
 
-def constant_bytes(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:
+def constant_bytes(
+    network: Network,
+    step: PlannedStep,
+    widths: Mapping[str, int],
+    weights: Mapping[str, WeightStorage] | None = None,
+) -> int:
     """Weights, bias, multipliers and tables of one step, each on the image's alignment."""
     if step.op not in LINEAR_OPS:
         return TABLE_BYTES.get(step.op, 0)
     channels_out = network.tensors[step.output].channels(widths)
-    arrays = [weight_count(network, step, widths), 4 * channels_out, 4 * channels_out]
+    storage = (weights or {}).get(step.factor_of or step.layer)
+    stored = stored_bytes(storage, weight_count(network, step, widths))
+    arrays = [stored, 4 * channels_out, 4 * channels_out]
     return sum(aligned(size) for size in arrays)
 
 
@@ -176,6 +185,7 @@ def expand(network: Network, low_rank: Mapping[str, LowRank]) -> Network:
                     output=target,
                     layer=f"{step.layer}.{index}",
                     taps=step.taps if is_core else 1,
+                    factor_of=step.layer,
                 )
             )
     return replace(network, steps=tuple(steps), tensors=tensors)

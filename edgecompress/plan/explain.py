@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from edgecompress.errors import DoesNotFit
 from edgecompress.plan.candidates import Problem
+from edgecompress.plan.choices import Choices
 from edgecompress.plan.cost import arena_lifetimes, constant_bytes, expand
 from edgecompress.plan.network import Network
-from edgecompress.plan.solve import Choices
-from edgecompress.records import LowRank, Prediction
+from edgecompress.plan.storage import stored_share
+from edgecompress.records import LowRank, Prediction, WeightStorage
 from edgecompress.units import format_bytes, format_count, format_us
 
 _TENSORS_NAMED = 4
@@ -25,11 +26,12 @@ def explain_infeasible(problem: Problem, choices: Choices) -> DoesNotFit:
         layer: min(options, key=lambda option: sum(option.ranks))
         for layer, options in choices.ranks.items()
     }
-    ranks = smallest_ranks(problem, widths, lowest)
-    least = problem.predict(widths, ranks)
+    weights = {layer: min(options, key=stored_share) for layer, options in choices.formats.items()}
+    ranks = smallest_ranks(problem, widths, lowest, weights)
+    least = problem.predict(widths, ranks, weights)
     narrow = problem.predict(widths)
     if problem.flash_over(least) > 0:
-        return _flash(problem, widths, ranks, least)
+        return _flash(problem, widths, ranks, weights, least)
     if problem.ram_over(narrow) > 0:
         return _ram(problem, widths, narrow)
     if problem.macs_over(narrow) > 0:
@@ -38,13 +40,16 @@ def explain_infeasible(problem: Problem, choices: Choices) -> DoesNotFit:
 
 
 def smallest_ranks(
-    problem: Problem, widths: Mapping[str, int], lowest: Mapping[str, LowRank]
+    problem: Problem,
+    widths: Mapping[str, int],
+    lowest: Mapping[str, LowRank],
+    weights: Mapping[str, WeightStorage],
 ) -> dict[str, LowRank]:
     """The factorizations that still save flash when every group is at its narrowest."""
     chosen: dict[str, LowRank] = {}
-    best = problem.predict(widths).flash_bytes
+    best = problem.predict(widths, None, weights).flash_bytes
     for layer, choice in lowest.items():
-        trial = problem.predict(widths, {**chosen, layer: choice}).flash_bytes
+        trial = problem.predict(widths, {**chosen, layer: choice}, weights).flash_bytes
         if trial < best:
             chosen[layer], best = choice, trial
     return chosen
@@ -54,14 +59,15 @@ def _flash(
     problem: Problem,
     widths: Mapping[str, int],
     ranks: Mapping[str, LowRank],
+    weights: Mapping[str, WeightStorage],
     least: Prediction,
 ) -> DoesNotFit:
     caps = [problem.budget.flash_bytes, problem.profile.flash_bytes]
     limit = min(cap for cap in caps if cap is not None)
     needed = _whole(limit + problem.flash_over(least))
     network = expand(problem.network, ranks)
-    heaviest = max(network.steps, key=lambda step: constant_bytes(network, step, widths))
-    share = format_bytes(constant_bytes(network, heaviest, widths))
+    heaviest = max(network.steps, key=lambda step: constant_bytes(network, step, widths, weights))
+    share = format_bytes(constant_bytes(network, heaviest, widths, weights))
     parts = ", ".join(
         f"{part} {format_bytes(size)}" for part, size in least.flash_parts.items() if size
     )

@@ -61,7 +61,8 @@ class Tensor:
 class PlannedStep:
     """One kernel call to be. `taps` is the window or filter area; `layer` the module's name.
 
-    `channel_groups` is a grouped convolution's count (1 for dense and ordinary convolutions).
+    `channel_groups` is a grouped convolution's count (1 for dense and ordinary convolutions);
+    `factor_of` the layer a low-rank factor stands for.
     """
 
     name: str
@@ -71,6 +72,7 @@ class PlannedStep:
     layer: str = ""
     taps: int = 1
     channel_groups: int = 1
+    factor_of: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from edgecompress.errors import DoesNotFit
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.candidates import Candidate, Problem, narrowest, propose
+from edgecompress.plan.choices import Choices
 from edgecompress.plan.cost import Corrections, corrections_from, evaluate, predict
 from edgecompress.plan.explain import explain_infeasible
 from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.preview import preview
 from edgecompress.plan.sensitivity import damage, measure, outputs
-from edgecompress.plan.solve import Choices
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import Budget, Optimize, Plan, Prediction, SizeReport
 from edgecompress.target.schema import DeviceProfile
@@ -275,6 +275,7 @@ def _with(plan: Plan, candidate: Candidate, network: Network, finetune_steps: in
         update={
             "widths": narrowed,
             "low_rank": dict(candidate.low_rank),
+            "weights": dict(candidate.weights),
             "predicted": candidate.predicted,
             "finetune_steps": finetune_steps,
         }

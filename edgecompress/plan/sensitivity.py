@@ -2,14 +2,15 @@
 
 Damage is the mean KL divergence from the original's class probabilities to the changed model's
 (mean squared error over the original's variance where the output is no classification), on the
-calibration samples, with BatchNorm taking its statistics from those very samples: the one forward
-pass that measures is also the re-estimation.
+calibration samples, with BatchNorm of both taking its statistics from those very samples: the one
+forward pass that measures is also the re-estimation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,37 +18,26 @@ from torch import nn
 
 from edgecompress.compress.groups import ChannelGroup
 from edgecompress.compress.layers import kind_of
-from edgecompress.compress.lowrank import factorize
-from edgecompress.compress.prune import prune
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.candidates import rounded
-from edgecompress.plan.cost import step_macs, weight_count
-from edgecompress.plan.network import Network, PlannedStep
-from edgecompress.plan.solve import Choices
+from edgecompress.plan.choices import Choices
+from edgecompress.plan.cost import step_macs
+from edgecompress.plan.network import Network
+from edgecompress.plan.probes import Option, all_probes
 from edgecompress.progress import Progress
-from edgecompress.records import LowRank
+from edgecompress.records import WeightStorage
 
-_MEASURED_FRACTIONS = (0.75, 0.5, 0.25)
+_LEAST_WEIGHT = 0.05
+"""Of the mean: a group whose narrowing cannot be told from noise is not free of damage."""
 _OFFERED_FRACTIONS = (0.125, 0.1875, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-_RANK_FRACTIONS = (0.75, 0.5, 0.375)
-_HEAVY_SHARE = 0.04
-_HEAVY_LAYERS = 8
 _MOST_SAMPLES = 256
-_FEWEST_SAMPLES = 32
-_WORK_MACS = 3e11
+_FEWEST_SAMPLES = 16
+_WORK = 1e11
+_WORK_AN_ELEMENT = 60
+"""In MACs: what moving one activation costs beside computing it."""
 _BATCH_BYTES = 1 << 26
 _SLOPE = 1e-6
 """Damage of the last percent never measures as exactly nothing: wider is better at equal size."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One change to measure and the model it gives."""
-
-    kind: str
-    name: str
-    option: int | LowRank
-    make: Callable[[], Trainable]
 
 
 def measure(
@@ -56,106 +46,36 @@ def measure(
     groups: Sequence[ChannelGroup],
     calibration: torch.Tensor,
     progress: Progress,
+    formats: Sequence[WeightStorage] = (),
 ) -> Choices:
-    """Damage curves of every group's width and every heavy layer's ranks.
+    """Damage curves of every group's width, and of every heavy layer's ranks and storages.
 
     Args:
         calibration: [N, ...] float32; fewer of them are used the more work the model is.
+        formats: the storages the image can hold.
 
     Returns:
-        Damages rise as widths fall (a curve measured otherwise is flattened upwards).
+        Damages rise as widths fall, as 1 / fraction kept does.
     """
-    probes = [*_width_probes(trainable, groups), *_rank_probes(trainable, network, calibration)]
+    probes = all_probes(trainable, network, groups, calibration, formats)
     x = calibration[: _sample_count(network, len(probes))]
-    reference = outputs(trainable, x)
+    copied = replace(trainable, graph=copy.deepcopy(trainable.graph))
+    reference = outputs(copied, x, batch_statistics=True)
     progress.stage("Measure sensitivity", len(probes))
-    damages: dict[tuple[str, str], dict[int | LowRank, float]] = {}
+    damages: dict[tuple[str, str], dict[Option, float]] = {}
     for probe in probes:
-        changed = outputs(probe.make(), x, batch_statistics=True)
-        found = damages.setdefault((probe.kind, probe.name), {})
-        found[probe.option] = damage(reference, changed)
+        with probe.changed() as model:
+            made = outputs(model, x, batch_statistics=True)
+        damages.setdefault((probe.kind, probe.name), {})[probe.option] = damage(reference, made)
         progress.advance()
-    floor = damage(reference, outputs(prune(trainable, {}), x, batch_statistics=True))
-    return _choices(groups, damages, floor)
-
-
-def _width_probes(trainable: Trainable, groups: Sequence[ChannelGroup]) -> list[Probe]:
-    probes = []
-    for group in groups:
-        measured = {rounded(group.channels * part, group.channels) for part in _MEASURED_FRACTIONS}
-        for width in sorted(measured - {group.channels}):
-            change = {group.name: width}
-            probes.append(
-                Probe("width", group.name, width, lambda change=change: prune(trainable, change))
-            )
-    return probes
-
-
-def _rank_probes(trainable: Trainable, network: Network, calibration: torch.Tensor) -> list[Probe]:
-    return [
-        Probe(
-            "rank",
-            layer,
-            choice,
-            lambda layer=layer, choice=choice: factorize(
-                trainable, {layer: choice}, calibration[:_FEWEST_SAMPLES]
-            ),
-        )
-        for layer, choices in rank_choices(network).items()
-        for choice in choices
-    ]
-
-
-def rank_choices(network: Network) -> dict[str, tuple[LowRank, ...]]:
-    """Factorizations worth measuring: the heaviest layers, at ranks that save bytes.
-
-    A layer fed by several groups, or by the group it makes, is left as it is: the solver's
-    products are written for one input and one output choice.
-    """
-    linear = [step for step in network.steps if step.layer]
-    total = sum(weight_count(network, step, {}) for step in linear)
-    heavy = [
-        step
-        for step in sorted(linear, key=lambda step: -weight_count(network, step, {}))
-        if weight_count(network, step, {}) >= _HEAVY_SHARE * total and _can_factorize(network, step)
-    ]
-    offered = {step.layer: _ranks(network, step) for step in heavy[:_HEAVY_LAYERS]}
-    return {layer: choices for layer, choices in offered.items() if choices}
-
-
-def _can_factorize(network: Network, step: PlannedStep) -> bool:
-    sources, target = network.tensors[step.inputs[0]].parts, network.tensors[step.output].parts[0]
-    if len(sources) != 1 or step.channel_groups != 1:
-        return False
-    shared = sources[0].group is not None and sources[0].group == target.group
-    called_once = sum(other.layer == step.layer for other in network.steps) == 1
-    return not shared and called_once and (step.op == "dense" or step.taps > 1)
-
-
-def _ranks(network: Network, step: PlannedStep) -> tuple[LowRank, ...]:
-    channels_in = network.tensors[step.inputs[0]].channels({})
-    channels_out = network.tensors[step.output].channels({})
-    whole = weight_count(network, step, {})
-    choices: list[LowRank] = []
-    for fraction in _RANK_FRACTIONS:
-        if step.op == "dense":
-            rank = rounded(
-                min(channels_in, channels_out) * fraction, min(channels_in, channels_out)
-            )
-            choice, size = LowRank(method="svd", ranks=(rank,)), rank * (channels_in + channels_out)
-        else:
-            inner = rounded(channels_in * fraction, channels_in)
-            outer = rounded(channels_out * fraction, channels_out)
-            choice = LowRank(method="tucker2", ranks=(inner, outer))
-            size = channels_in * inner + step.taps * inner * outer + outer * channels_out
-        if size < 0.9 * whole and choice not in choices:
-            choices.append(choice)
-    return tuple(choices)
+    return _choices(groups, damages)
 
 
 def _sample_count(network: Network, probes: int) -> int:
     macs = sum(step_macs(network, step, {}) for step in network.steps)
-    affordable = int(_WORK_MACS / max(1, macs * max(1, probes)))
+    elements = sum(network.tensors[step.output].size_bytes({}) for step in network.steps)
+    work = macs + _WORK_AN_ELEMENT * elements
+    affordable = int(_WORK / max(1, work * max(1, probes)))
     return max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, affordable))
 
 
@@ -208,44 +128,46 @@ def _batch_size(x: torch.Tensor) -> int:
 
 def _choices(
     groups: Sequence[ChannelGroup],
-    damages: dict[tuple[str, str], dict[int | LowRank, float]],
-    floor: float,
+    damages: dict[tuple[str, str], dict[Option, float]],
 ) -> Choices:
-    """Curves through the measured points; `floor` is what batch statistics alone cost."""
+    slopes = {
+        group.name: width_slope(damages.get(("width", group.name), {}), group.channels)
+        for group in groups
+    }
+    least = _LEAST_WEIGHT * float(np.mean(list(slopes.values()))) if slopes else 0.0
     widths: dict[str, tuple[int, ...]] = {}
     width_damage: dict[str, tuple[float, ...]] = {}
     for group in groups:
-        full = group.channels
-        measured = damages.get(("width", group.name), {})
-        offered = sorted({rounded(full * part, full) for part in _OFFERED_FRACTIONS})
-        points = {int(width): value for width, value in measured.items()}  # type: ignore[arg-type]
+        offered = sorted({rounded(group.channels * f, group.channels) for f in _OFFERED_FRACTIONS})
+        slope = max(slopes[group.name], least) + _SLOPE
         widths[group.name] = tuple(offered)
-        width_damage[group.name] = tuple(curve(points, full, floor, offered))
-    ranks: dict[str, tuple[LowRank, ...]] = {}
-    rank_damage: dict[str, tuple[float, ...]] = {}
+        width_damage[group.name] = tuple(curve(slope, group.channels, offered))
+    kept: dict[str, dict[str, tuple]] = {"rank": {}, "format": {}}
     for (kind, name), found in damages.items():
-        if kind == "rank":
-            ranks[name] = tuple(option for option in found if isinstance(option, LowRank))
-            rank_damage[name] = tuple(max(0.0, found[o] - floor) + _SLOPE for o in ranks[name])
-    return Choices(widths, width_damage, ranks, rank_damage)
+        if kind != "width":
+            kept[kind][name] = tuple((option, value + _SLOPE) for option, value in found.items())
+    return Choices(
+        widths,
+        width_damage,
+        *(
+            {name: tuple(pair[side] for pair in pairs) for name, pairs in kept[kind].items()}
+            for kind in ("rank", "format")
+            for side in (0, 1)
+        ),
+    )
 
 
-def curve(points: dict[int, float], full: int, floor: float, offered: Sequence[int]) -> list[float]:
-    """Monotone damage at each offered width: 0 at `full`, linear between measured points.
+def width_slope(points: Mapping[Option, float], full: int) -> float:
+    """The weight w of w (1 / fraction kept - 1), least squares through the measured points."""
+    steps = [full / width - 1.0 for width in points if isinstance(width, int)]
+    squares = sum(step * step for step in steps)
+    found = sum(step * value for step, value in zip(steps, points.values(), strict=True))
+    return found / squares if squares else 0.0
 
-    Below the narrowest measured width the last slope continues, doubled: what was not measured
-    must not look cheap.
+
+def curve(slope: float, full: int, offered: Sequence[int]) -> list[float]:
+    """Damage at each offered width: 0 at `full`, growing as 1 / fraction kept.
+
+    The shape is the one that ranked plans after training; the measured KL is its weight.
     """
-    measured = sorted(points.items(), reverse=True)
-    known_widths, known = [full], [0.0]
-    for width, value in measured:
-        known_widths.append(width)
-        known.append(max(known[-1], value - floor))
-    slope = 0.0
-    if len(known) > 1:
-        slope = 2 * (known[-1] - known[-2]) / max(1, known_widths[-2] - known_widths[-1])
-    inside = np.interp(offered, known_widths[::-1], known[::-1])
-    return [
-        float(value + slope * max(0, known_widths[-1] - width) + _SLOPE * (full - width) / full)
-        for width, value in zip(offered, inside, strict=True)
-    ]
+    return [slope * (full / width - 1.0) for width in offered]

@@ -6,7 +6,7 @@ import torch
 from edgecompress.errors import BadConfig, DoesNotFit
 from edgecompress.plan.preview import preview
 from edgecompress.plan.search import make_plan, prunable_groups, realize
-from edgecompress.plan.sensitivity import curve, damage, outputs
+from edgecompress.plan.sensitivity import curve, damage, outputs, width_slope
 from edgecompress.records import Budget, Plan
 from edgecompress.target import load_target
 
@@ -84,8 +84,10 @@ def test_damage_is_zero_only_for_equal_outputs(residual, splits):
     assert damage(same, (same + torch.randn_like(same)).log_softmax(1)) > 0.0
 
 
-def test_curves_never_fall_as_widths_shrink():
-    values = curve({12: 0.3, 8: 0.2, 4: 0.9}, 16, 0.1, [2, 4, 6, 8, 10, 12, 14, 16])
+def test_curves_rise_as_widths_shrink_and_keep_to_the_measured_damage():
+    slope = width_slope({8: 0.3, 4: 0.9}, 16)
+    values = curve(slope, 16, [2, 4, 6, 8, 10, 12, 14, 16])
     assert values == sorted(values, reverse=True)
     assert values[-1] == 0.0
-    assert values[0] > values[1]
+    assert values[3] == pytest.approx(0.3, rel=0.1)
+    assert values[1] == pytest.approx(0.9, rel=0.1)

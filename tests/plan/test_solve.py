@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from edgecompress.compress.groups import find_groups
 from edgecompress.plan.candidates import Problem, optimum, propose
+from edgecompress.plan.choices import Choices
 from edgecompress.plan.network import read_network
-from edgecompress.plan.solve import Choices, Limits, solve
-from edgecompress.records import Budget, LowRank
+from edgecompress.plan.solve import Limits, solve
+from edgecompress.records import Budget, LowRank, WeightStorage
 from edgecompress.target import load_target
 
 PROFILE = load_target("cortex-m7")
+INT4 = WeightStorage(format="int4")
 CHOICES = Choices(
     widths={"stem": (4, 5, 6, 8), "conv1": (4, 8, 12, 16)},
     width_damage={"stem": (1.0, 0.5, 0.1, 0.0), "conv1": (0.9, 0.3, 0.2, 0.0)},
@@ -27,53 +31,86 @@ def problem_of(trainable, **budget) -> Problem:
     return Problem(network, PROFILE, Budget(**budget), {})
 
 
-def least_damage(problem: Problem, choices: Choices) -> float | None:
-    """Brute force over every combination, by the exact accounts."""
-    best = None
-    options = [range(len(choices.widths[group])) for group in choices.widths]
+def smaller_by(trainable, saved: int, **budget) -> Problem:
+    """A flash budget of so many bytes less than the network needs (its reserve included)."""
+    problem = problem_of(trainable)
+    whole = problem.predict({})
+    flash = whole.flash_bytes + int(problem.flash_reserve(whole)) + 1 - saved
+    return problem_of(trainable, flash_bytes=flash, **budget)
+
+
+WITH_BITS = replace(
+    CHOICES,
+    formats={"conv1": (INT4,), "conv2": (INT4, WeightStorage(format="sparse", sparsity=0.75))},
+    format_damage={"conv1": (0.08,), "conv2": (0.15, 0.4)},
+)
+
+
+def every_choice(choices: Choices) -> Iterator[tuple[float, dict, dict, dict]]:
+    """(damage, widths, ranks, weights) of every combination that can exist."""
+    options = [
+        list(zip(choices.widths[group], choices.width_damage[group], strict=True))
+        for group in choices.widths
+    ]
+    layers = choices.layers()
     for picked in itertools.product(*options):
-        widths = {
-            group: choices.widths[group][index]
-            for group, index in zip(choices.widths, picked, strict=True)
-        }
-        damage = sum(
-            choices.width_damage[group][index]
-            for group, index in zip(choices.widths, picked, strict=True)
-        )
-        for rank in range(-1, len(choices.ranks.get("conv1", ()))):
-            choice = {} if rank < 0 else {"conv1": choices.ranks["conv1"][rank]}
-            if choice and (
-                choice["conv1"].ranks[0] > widths["stem"]
-                or choice["conv1"].ranks[1] > widths["conv1"]
-            ):
+        widths = {group: width for group, (width, _) in zip(choices.widths, picked, strict=True)}
+        for kept in itertools.product(*layers.values()):
+            named = dict(zip(layers, kept, strict=True))
+            ranks = {layer: o.low_rank for layer, o in named.items() if o.low_rank}
+            weights = {layer: o.weights for layer, o in named.items() if o.weights}
+            conv1 = ranks.get("conv1")
+            if conv1 and (conv1.ranks[0] > widths["stem"] or conv1.ranks[1] > widths["conv1"]):
                 continue
-            total = damage + (0.0 if rank < 0 else choices.rank_damage["conv1"][rank])
-            if problem.fits(problem.predict(widths, choice)) and (best is None or total < best):
-                best = total
-    return best
+            damage = sum(d for _, d in picked) + sum(o.damage for o in kept)
+            yield damage, widths, ranks, weights
 
 
-@pytest.mark.parametrize("flash", [14_400, 13_600, 13_200, 12_900, 12_600, 12_300])
-@pytest.mark.parametrize("ram", [3_000, 2_200, 1_700])
-def test_the_optimum_is_the_brute_force_one(residual, flash, ram):
-    problem = problem_of(residual, flash_bytes=flash, ram_bytes=ram)
-    expected = least_damage(problem, CHOICES)
-    found = optimum(problem, CHOICES, "joint")
-    if expected is None:
+@pytest.mark.parametrize("choices", [CHOICES, WITH_BITS], ids=["int8", "bits"])
+@pytest.mark.parametrize("saved", [0, 500, 1_000, 1_500, 2_000])
+@pytest.mark.parametrize("ram", [3_000, 1_700])
+def test_the_optimum_is_the_brute_force_one(residual, saved, ram, choices):
+    problem = smaller_by(residual, saved, ram_bytes=ram)
+    fitting = [
+        damage
+        for damage, *chosen in every_choice(choices)
+        if problem.fits(problem.predict(*chosen))
+    ]
+    found = optimum(problem, choices, "joint")
+    if not fitting:
         assert found is None
         return
     assert found is not None
     assert problem.fits(found.predicted)
-    damage = sum(
-        CHOICES.width_damage[group][CHOICES.widths[group].index(width)]
-        for group, width in found.widths.items()
-    ) + sum(
-        CHOICES.rank_damage[layer][CHOICES.ranks[layer].index(choice)]
-        for layer, choice in found.low_rank.items()
+    (damage,) = (
+        damage
+        for damage, *chosen in every_choice(choices)
+        if chosen == [found.widths, found.low_rank, found.weights]
     )
     # alignment and code are rounded in the program's rows: at most one step worse
-    assert expected <= damage + 1e-9
-    assert damage <= expected + 0.25
+    assert min(fitting) <= damage + 1e-9
+    assert damage <= min(fitting) + 0.25
+
+
+def test_bits_are_bought_before_width(residual):
+    """int4 saves as much as half the channels and costs a tenth of the damage."""
+    problem = smaller_by(residual, 1_000)
+    found = optimum(problem, WITH_BITS, "joint")
+    assert found is not None
+    assert found.weights
+    without = optimum(problem, CHOICES, "joint")
+    assert without is not None
+    assert sum(found.widths.values()) > sum(without.widths.values())
+
+
+def test_most_compute_uses_at_least_as_many_macs(residual):
+    problem = smaller_by(residual, 1_000, ram_bytes=2_600)
+    most = optimum(problem, WITH_BITS, "most compute", macs_reward=100.0)
+    usual = optimum(problem, WITH_BITS, "joint")
+    assert most is not None
+    assert usual is not None
+    assert problem.fits(most.predicted)
+    assert most.predicted.macs >= usual.predicted.macs
 
 
 def test_without_limits_nothing_changes(residual):
@@ -97,9 +134,9 @@ def test_negative_limits_have_no_solution(residual):
 
 
 def test_every_candidate_fits_and_all_differ(residual):
-    problem = problem_of(residual, flash_bytes=13_200, ram_bytes=2_600)
+    problem = smaller_by(residual, 800, ram_bytes=2_600)
     candidates = propose(problem, CHOICES)
-    assert 1 <= len(candidates) <= 3
+    assert 1 <= len(candidates) <= 5
     assert all(problem.fits(candidate.predicted) for candidate in candidates)
     chosen = [(sorted(c.widths.items()), sorted(c.low_rank)) for c in candidates]
     assert all(one != other for one, other in itertools.combinations(chosen, 2))

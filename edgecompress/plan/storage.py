@@ -1,0 +1,20 @@
+"""Bytes of a layer's weights in each storage, before there are any weights."""
+
+from __future__ import annotations
+
+from edgecompress.lower.codec import storage_cost
+from edgecompress.records import WeightStorage
+
+_MANY = 1 << 20
+
+
+def stored_bytes(storage: WeightStorage | None, weights: int) -> int:
+    """Bytes in flash of `weights` int8 weights, tables included."""
+    if storage is None:
+        return weights
+    return storage_cost(storage.format, weights, 0, storage.sparsity).weight_bytes
+
+
+def stored_share(storage: WeightStorage | None) -> float:
+    """Bytes in flash for each weight of a large layer."""
+    return stored_bytes(storage, _MANY) / _MANY
