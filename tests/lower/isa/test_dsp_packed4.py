@@ -34,7 +34,7 @@ class _Packed4Only:
 
     def implement(self, kernel, constants) -> list[Implementation]:
         offers = self.generator.implement(kernel, constants)
-        return [offer for offer in offers if offer.description.endswith("packed4")]
+        return [offer for offer in offers if offer.codec == "packed4"]
 
 
 ONLY = [_Packed4Only(generator) for generator in GENERATORS]
@@ -82,7 +82,7 @@ def test_costs_at_most_a_third_more(window, outputs, core):
     fastest = {}
     for generator in GENERATORS:
         for offer in generator.implement(case.kernel, case.constants):
-            kind = offer.description.endswith("packed4")
+            kind = offer.codec == "packed4"
             if kind not in fastest or offer.cost.cycles < fastest[kind].cost.cycles:
                 fastest[kind] = offer
     board = Board([fastest[False], fastest[True]], core)

@@ -30,15 +30,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
+from edgecompress.lower.isa.dsp.dense_layer import DenseLayer, fits_pairs, takes
 from edgecompress.lower.isa.interface import Cost, Implementation
-from edgecompress.lower.kernels.dense import Dense
 
 if TYPE_CHECKING:
     from edgecompress.lower.program import Kernel
 
-Form = Literal["pairs", "stream", "plain"]
-_MOST_INPUTS = 1 << 16
-_PAIR_LIMIT = 1 << 23
+Form = Literal["pairs", "stream", "plain", "packed4"]
 # stack: 0 inputs, 4 their end, 8 entry, 12 output, 16 last whole store, 20 rounding, 24 shift,
 # 28 left shift, 32 low, 36 high, 40 multiplier, 44 rows left, 48 next row, 52 first group
 _FRAME_BYTES = 56
@@ -46,7 +44,7 @@ _HEADER_WORDS = 11
 
 
 @dataclass(frozen=True)
-class _Routine:
+class DenseRoutine:
     """One routine's text in the pieces that run equally often.
 
     Attributes:
@@ -174,11 +172,15 @@ class _Routine:
     def _channels(self) -> tuple[str, str, str, str]:
         return ("r4", "r5", "r6", "r7") if self.form == "plain" else ("r5", "r4", "r7", "r6")
 
+    def apart(self) -> list[str]:
+        """Each channel's own sum from what the loop leaves."""
+        if self.form == "plain":
+            return []
+        return ["subs r4, r4, r5", "subs r6, r6, r7", "asrs r4, r4, #8", "asrs r6, r6, #8"]
+
     def epilogue(self) -> list[str]:
         multipliers = "ldr r0, [sp, #40]" if self.uniform else "ldmia lr!, {r0-r3}"
-        lines = ["ldrd r8, r9, [sp, #20]", multipliers]
-        if self.form != "plain":
-            lines += ["subs r4, r4, r5", "subs r6, r6, r7", "asrs r4, r4, #8", "asrs r6, r6, #8"]
+        lines = [*self.apart(), "ldrd r8, r9, [sp, #20]", multipliers]
         channels = self._channels
         if self.left:
             lines.append("ldr r12, [sp, #28]")
@@ -265,71 +267,22 @@ class _Routine:
 
 @dataclass(frozen=True)
 class DenseGenerator:
-    """`Dense`. Refuses requantizations other than "smmla".
-
-    Of several rows it takes those whose inputs are a multiple of 4 only.
-    """
+    """`Dense`, where `dense_layer.takes` does."""
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
-        if not isinstance(kernel, Dense) or kernel.requantize.form != "smmla":
+        if not takes(kernel):
             return []
-        inputs = kernel.input_shape[-1]
-        rows = int(np.prod(kernel.input_shape[:-1]))
-        if not 0 < inputs <= _MOST_INPUTS or min(kernel.output_channels, rows) < 1:
-            return []
-        if rows > 1 and inputs % 4:
-            return []
-        layer = _Layer(kernel, *constants)
+        layer = DenseLayer(kernel, *constants)
         if fits_pairs(layer.weights, layer.bias):
-            forms: tuple[Form, ...] = ("pairs", "stream") if rows == 1 else ("pairs",)
+            forms: tuple[Form, ...] = ("pairs", "stream") if layer.rows == 1 else ("pairs",)
             return [_implementation(layer, form, unroll) for form in forms for unroll in (4, 2, 1)]
         return [_implementation(layer, "plain", 4)]
 
 
-@dataclass(frozen=True)
-class _Layer:
-    kernel: Dense
-    weights: np.ndarray
-    bias: np.ndarray
-    multipliers: np.ndarray
-
-    @property
-    def rows(self) -> int:
-        return int(np.prod(self.kernel.input_shape[:-1]))
-
-    @property
-    def uniform(self) -> bool:
-        return bool((self.multipliers == self.multipliers[0]).all())
-
-    def centred(self) -> tuple[int, np.ndarray]:
-        """The input value whose subtraction makes the largest bias smallest, and the biases."""
-        sums = self.weights.sum(1, dtype=np.int64)
-        centres = np.arange(-128, 128)
-        biases = self.bias.astype(np.int64) + centres[:, None] * sums
-        best = int(np.abs(biases).max(1).argmin())
-        return int(centres[best]), biases[best]
-
-
-def fits_pairs(weights: np.ndarray, bias: np.ndarray) -> bool:
-    """True if every second channel's sum stays within 24 bits and every pair within 16.
-
-    Args:
-        weights: int8 [O, K].
-        bias: int32 [O].
-    """
-    wide = weights.astype(np.int64)
-    high = np.where(wide > 0, 127 * wide, -128 * wide).sum(1) + bias
-    low = np.where(wide > 0, -128 * wide, 127 * wide).sum(1) + bias
-    within = (high < _PAIR_LIMIT) & (low >= -_PAIR_LIMIT)
-    second = wide[1::2]
-    pairs = 256 * second + wide[0::2][: len(second)]
-    return bool(within[1::2].all() and (pairs >= -(1 << 15)).all())
-
-
-def _implementation(layer: _Layer, form: Form, unroll: int) -> Implementation:
+def _implementation(layer: DenseLayer, form: Form, unroll: int) -> Implementation:
     kernel, requantize = layer.kernel, layer.kernel.requantize
     centre, bias = layer.centred()
-    code = _Routine(
+    code = DenseRoutine(
         form,
         unroll,
         left=requantize.left_shift > 0,
@@ -340,7 +293,7 @@ def _implementation(layer: _Layer, form: Form, unroll: int) -> Implementation:
     )
     words = -(-kernel.input_shape[-1] // 4)
     spreads = code.rows and kernel.output_channels > kernel.input_shape[-1]
-    header = _header(code, layer, words, centre)
+    header = dense_header(code, layer, words, centre)
     packed = np.concatenate([header, _stream(code, layer, words, bias)])
     return Implementation(
         symbol=code.symbol,
@@ -354,7 +307,7 @@ def _implementation(layer: _Layer, form: Form, unroll: int) -> Implementation:
     )
 
 
-def _header(code: _Routine, layer: _Layer, words: int, centre: int) -> np.ndarray:
+def dense_header(code: DenseRoutine, layer: DenseLayer, words: int, centre: int) -> np.ndarray:
     requantize = layer.kernel.requantize
     shift = requantize.shift
     rounding = (requantize.zero_point << shift) + (1 << (shift - 1))
@@ -364,15 +317,15 @@ def _header(code: _Routine, layer: _Layer, words: int, centre: int) -> np.ndarra
         requantize.left_shift, low, high, int(layer.multipliers[0]), layer.rows,
         (-centre & 0xFFFF) * 0x10001,
     ]  # fmt: skip
-    return _words(np.array(fields))
+    return as_words(np.array(fields))
 
 
-def _words(values: np.ndarray) -> np.ndarray:
+def as_words(values: np.ndarray) -> np.ndarray:
     """int32, modulo 2^32."""
     return (values & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
 
 
-def _stream(code: _Routine, layer: _Layer, words: int, bias: np.ndarray) -> np.ndarray:
+def _stream(code: DenseRoutine, layer: DenseLayer, words: int, bias: np.ndarray) -> np.ndarray:
     """Everything but the header, int32: each group's biases, weights and multipliers."""
     outputs, inputs = layer.weights.shape
     groups = -(-outputs // 4)
@@ -390,7 +343,7 @@ def _stream(code: _Routine, layer: _Layer, words: int, bias: np.ndarray) -> np.n
         if not code.narrow:
             first, second = sums[:, 0::2], sums[:, 1::2]
             sums = np.stack([first + 256 * second, first], 2).reshape(groups, 4)
-    biases = sums.astype(np.int16).view(np.int32) if code.narrow else _words(sums)
+    biases = sums.astype(np.int16).view(np.int32) if code.narrow else as_words(sums)
     parts = [biases, np.ascontiguousarray(packed).reshape(groups, 4 * words)]
     if not code.uniform:
         factors = np.pad(layer.multipliers.astype(np.int32), (0, more))

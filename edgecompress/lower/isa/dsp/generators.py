@@ -11,6 +11,7 @@ from edgecompress.lower.isa.dsp.dilated import DilatedDepthwiseGenerator
 from edgecompress.lower.isa.dsp.first_layer import FirstLayerGenerator
 from edgecompress.lower.isa.dsp.lookup import LookupGenerator
 from edgecompress.lower.isa.dsp.other_depthwise import OtherDepthwiseGenerator
+from edgecompress.lower.isa.dsp.packed4_dense import Packed4DenseGenerator
 from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
 from edgecompress.lower.isa.dsp.pooling import PoolGenerator
 from edgecompress.lower.isa.interface import Generator
@@ -20,6 +21,7 @@ GENERATORS: tuple[Generator, ...] = (
     FirstLayerGenerator(),
     PointwiseGenerator(),
     DenseGenerator(),
+    Packed4DenseGenerator(),
     OtherDepthwiseGenerator(DepthwiseGenerator()),
     DilatedDepthwiseGenerator(),
     AddGenerator(),
