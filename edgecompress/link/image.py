@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import jinja2
 
-from edgecompress.errors import BuildFailed, DoesNotFit, UnwritableOutput
+from edgecompress.errors import BuildFailed, UnwritableOutput
+from edgecompress.link.overflow import overflows, raise_if_too_big
 from edgecompress.link.sizes import read_sizes, write_flash_images
 from edgecompress.link.toolchain import (
     ToolchainRefused,
@@ -21,18 +21,22 @@ from edgecompress.link.toolchain import (
     target_flags,
 )
 from edgecompress.lower.codegen import build_object
-from edgecompress.lower.emit import WEIGHTS_FILE, emit_c, emit_routines, emit_weights
+from edgecompress.lower.emit import (
+    WEIGHTS_FILE,
+    constant_layout,
+    emit_c,
+    emit_routines,
+    emit_weights,
+)
 from edgecompress.lower.memory.arena import memory_map
+from edgecompress.lower.memory.regions import place_constants
 from edgecompress.lower.program import Program, Step
 from edgecompress.paths import shipped
 from edgecompress.records import ImageManifest, LayerReport, sha256_file
 from edgecompress.target.schema import DeviceProfile
-from edgecompress.units import format_bytes
 
-_OVERFLOW = re.compile(
-    r"section '([^']+)' will not fit in region '([^']+)': overflowed by (\d+) bytes"
-)
 _MANIFEST = "image.json"
+_FLASH_DIVISIONS = 6
 # The linker scripts gather the kernels' code from *kernels.o.
 _ROUTINES_FILE = "routine_kernels.S"
 
@@ -42,8 +46,9 @@ def build_image(
 ) -> ImageManifest:
     """Compiles, links and measures; everything appears in `folder` only once all of it exists.
 
-    Writes lib/libmodel.a and lib/model.h; firmware.elf, .bin and .hex for a microcontroller, or
-    the static executable `firmware` for a host; and image.json last.
+    Writes lib/libmodel.a and lib/model.h; firmware.elf, .hex and .bin for a microcontroller (one
+    .bin a flash region in use), or the static executable `firmware` for a host; and image.json
+    last.
 
     Args:
         program: with its arena placed.
@@ -64,11 +69,10 @@ def build_image(
     with tempfile.TemporaryDirectory(prefix="edgecompress-") as scratch:
         work = Path(scratch)
         build_library(program, profile, work, model_hash=model_hash)
-        firmware = _link_firmware(program, profile, work)
+        firmware, program = _link_with_room(program, profile, work)
         files = ["lib/libmodel.a", "lib/model.h", firmware]
         if profile.kind == "mcu":
-            write_flash_images(work / firmware, work / "firmware.bin", work / "firmware.hex")
-            files += ["firmware.bin", "firmware.hex"]
+            files += write_flash_images(work / firmware, profile)
         manifest = _manifest(program, profile, work / firmware, model_hash)
         (work / _MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _move_into_place(work, folder, [*files, _MANIFEST])
@@ -92,13 +96,11 @@ def build_library(
         BuildFailed: TVM or the C toolchain refused.
     """
     header, source = emit_c(program, model_hash=model_hash)
-    assembly, weights = emit_weights(program)
     library = folder / "lib"
     library.mkdir(parents=True, exist_ok=True)
+    _write_weights(program, library)
     (library / "model.h").write_text(header, encoding="ascii")
     (library / "model.c").write_text(source, encoding="ascii")
-    (library / "weights.S").write_text(assembly, encoding="ascii")
-    (library / WEIGHTS_FILE).write_bytes(weights)
     sources = ["model.c", "weights.S"]
     if routines := emit_routines(program):
         (library / _ROUTINES_FILE).write_text(routines, encoding="ascii")
@@ -111,13 +113,60 @@ def build_library(
     archive(objects, "libmodel.a", folder=library)
 
 
-def _link_firmware(program: Program, profile: DeviceProfile, work: Path) -> str:
-    """Compiles the runner and its port, links them with the library; returns the file's name."""
+def _write_weights(program: Program, library: Path) -> None:
+    assembly, weights = emit_weights(program)
+    (library / "weights.S").write_text(assembly, encoding="ascii")
+    (library / WEIGHTS_FILE).write_bytes(weights)
+
+
+def _link_with_room(program: Program, profile: DeviceProfile, work: Path) -> tuple[str, Program]:
+    """The firmware's file name and the program as linked.
+
+    Where the first flash region overflows and the device has others, the constants least read move
+    there: the linker alone knows to the byte how much room code leaves.
+    """
+    first, *others = [region for region in profile.regions if region.kind == "flash"] or [None]
+    objects = _runner_objects(program, profile, work)
+    room = None
+    for _ in range(_FLASH_DIVISIONS):
+        try:
+            return _link_firmware(program, profile, work, objects), program
+        except ToolchainRefused as refusal:
+            found = overflows(refusal.output)
+            if first is None or first.name not in found or not others:
+                raise_if_too_big(refusal.output, program, profile)
+                raise
+            if room is None:
+                room = sum(
+                    -(-constant.array.nbytes // program.arena_alignment) * program.arena_alignment
+                    for constant in constant_layout(program)
+                )
+            room -= found[first.name]
+        program = place_constants(program, profile, room)
+        library = work / "lib"
+        _write_weights(program, library)
+        compile_c(["weights.S"], [], profile, folder=library)
+        archive(sorted(path.name for path in library.glob("*.o")), "libmodel.a", folder=library)
+    raise BuildFailed(f"{program.name}'s weights found no place in {profile.name}'s flash regions.")
+
+
+def _runner_objects(program: Program, profile: DeviceProfile, work: Path) -> list[str]:
+    """Compiles the runner and its port."""
     sources = _copy_runtime(profile, work)
     flags = ["-Iruntime/core", "-Ilib", *_port_defines(profile)]
     if len(program.arenas) > 1:
         flags.append("-DPORT_MORE_ARENAS")
-    objects = compile_c(sources, flags, profile, folder=work)
+    return compile_c(sources, flags, profile, folder=work)
+
+
+def _link_firmware(
+    program: Program, profile: DeviceProfile, work: Path, objects: Sequence[str]
+) -> str:
+    """Links the runner's objects with the library; returns the file's name.
+
+    Raises:
+        ToolchainRefused: the linker's own words; `link.overflow` reads them.
+    """
     firmware = "firmware.elf" if profile.kind == "mcu" else "firmware"
     arguments = ["cc", *target_flags(profile), "-Os", "-Wl,--gc-sections", "-Wl,--build-id=none"]
     if profile.kind == "mcu":
@@ -130,15 +179,11 @@ def _link_firmware(program: Program, profile: DeviceProfile, work: Path) -> str:
     else:
         arguments += ["-static", "-Wl,-T,runtime/startup/host.ld"]
         libraries = ["-lm"]
-    try:
-        run_zig(
-            [*arguments, *objects, "lib/libmodel.a", *libraries, "-o", firmware],
-            folder=work,
-            what=f"linking {firmware} for {profile.name}",
-        )
-    except ToolchainRefused as refusal:
-        _raise_if_too_big(refusal.output, program, profile)
-        raise
+    run_zig(
+        [*arguments, *objects, "lib/libmodel.a", *libraries, "-o", firmware],
+        folder=work,
+        what=f"linking {firmware} for {profile.name}",
+    )
     return firmware
 
 
@@ -163,8 +208,8 @@ def _port_defines(profile: DeviceProfile) -> list[str]:
 def linker_script(profile: DeviceProfile, *, alignment: int, arenas: Sequence[str] = ()) -> str:
     """memory.ld for a microcontroller: its regions, and one section a line of the size report.
 
-    Code, constants and initial data go to the first flash region, variables and stack to the
-    fastest RAM region.
+    Code and initial data go to the first flash region, constants there too unless their section
+    names another, variables and stack to the fastest RAM region.
 
     Args:
         arenas: the region of each of the program's arenas; by default one, in the largest RAM.
@@ -177,6 +222,7 @@ def linker_script(profile: DeviceProfile, *, alignment: int, arenas: Sequence[st
     ).render(
         profile=profile,
         flash=profile.region("flash"),
+        more_flash=[region.name for region in profile.regions if region.kind == "flash"][1:],
         ram=profile.fastest_ram,
         arenas=list(arenas) or [largest],
         alignment=alignment,
@@ -196,30 +242,6 @@ def _copy_runtime(profile: DeviceProfile, work: Path) -> list[str]:
         here = sorted((work / "runtime" / folder).glob("*.c"))
         sources += [str(path.relative_to(work)) for path in here]
     return sources
-
-
-def _raise_if_too_big(output: str, program: Program, profile: DeviceProfile) -> None:
-    """Turns lld's "will not fit" into DoesNotFit, naming the region most overrun."""
-    overflows = [
-        (int(count), section, region) for section, region, count in _OVERFLOW.findall(output)
-    ]
-    if not overflows:
-        return
-    by_bytes, _, name = max(overflows)
-    region = next(item for item in profile.regions if item.name == name)
-    peak = memory_map(program).peak_step
-    if region.kind == "ram":
-        cause = f"the arena takes {format_bytes(program.arena_bytes)}, most at step '{peak}'"
-    else:
-        cause = f"the weights take {format_bytes(program.constant_bytes)}"
-    raise DoesNotFit(
-        f"{program.name} is {by_bytes} bytes ({format_bytes(by_bytes)}) too big for "
-        f"{profile.name}'s {name} region of {format_bytes(region.size)}; {cause}.",
-        resource=region.kind,
-        needed=region.size + by_bytes,
-        limit=region.size,
-        next_step="Let `edgecompress fit` shrink the model, or choose a larger target.",
-    ) from None
 
 
 def _manifest(

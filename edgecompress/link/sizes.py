@@ -118,10 +118,14 @@ def _part(section: Section, fallback: str) -> str:
     return _PART_OF_SECTION.get(section.name, _PART_OF_SECTION.get(kind, fallback))
 
 
-def write_flash_images(elf: Path, binary: Path, intel_hex: Path) -> None:
-    """The loaded bytes at their flash addresses as a raw `.bin` and an Intel `.hex`.
+def write_flash_images(elf: Path, profile: DeviceProfile) -> list[str]:
+    """The loaded bytes at their flash addresses, beside the ELF: firmware.hex and raw binaries.
 
-    The `.bin` begins at the lowest loaded address; gaps are 0xFF, as erased flash reads.
+    firmware.bin is the first flash region's, firmware.QSPI.bin that of a region QSPI where it holds
+    anything. Each begins at the lowest loaded address; gaps are 0xFF, as erased flash reads.
+
+    Returns:
+        The files' names.
     """
     memory = IntelHex()
     memory.padding = 0xFF
@@ -129,9 +133,20 @@ def write_flash_images(elf: Path, binary: Path, intel_hex: Path) -> None:
         for segment in ELFFile(file).iter_segments():
             if segment["p_type"] == "PT_LOAD" and segment["p_filesz"]:
                 memory.frombytes(segment.data(), offset=segment["p_paddr"])
-    binary.write_bytes(memory.tobinstr())
-    with intel_hex.open("w", encoding="ascii", newline="\n") as file:
+    names = []
+    flash = [region for region in profile.regions if region.kind == "flash"]
+    for index, region in enumerate(flash):
+        last = region.origin + region.size - 1
+        here = [start for start, end in memory.segments() if region.origin <= start <= last]
+        if not here and index:
+            continue
+        content = memory[region.origin : last + 1] if len(flash) > 1 else memory
+        content.padding = 0xFF
+        names.append("firmware.bin" if index == 0 else f"firmware.{region.name}.bin")
+        (elf.parent / names[-1]).write_bytes(content.tobinstr())
+    with (elf.parent / "firmware.hex").open("w", encoding="ascii", newline="\n") as file:
         memory.write_hex_file(file)
+    return [*names, "firmware.hex"]
 
 
 def _charged(

@@ -46,11 +46,15 @@ _TEMPLATES = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Constant:
-    """One distinct constant of the image: its C symbol and its place in the weights file."""
+    """One distinct constant of the image: its C symbol and its place in the weights file.
+
+    `region` is the flash region it asks for; empty for the first.
+    """
 
     symbol: str
     array: np.ndarray
     offset_bytes: int
+    region: str = ""
 
 
 def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
@@ -92,7 +96,7 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
     source = _TEMPLATES.get_template("model.c.j2").render(
         name=_c_text(program.name),
         kernels=_kernels(program),
-        constants=[_constant_declaration(constant) for constant in _layout(program)],
+        constants=[_constant_declaration(constant) for constant in constant_layout(program)],
         constant_bytes=program.constant_bytes,
         arenas=_arena_arrays(program),
         alignment=program.arena_alignment,
@@ -125,13 +129,16 @@ def emit_weights(program: Program) -> tuple[str, bytes]:
     alignment = program.arena_alignment
     lines = [
         f"/* {_c_text(program.name)}: weights. Made by edgecompress. */",
-        f'    .section {WEIGHTS_SECTION}, "a", %progbits',
     ]
     blob = bytearray()
-    for constant in _layout(program):
+    section = ""
+    for constant in constant_layout(program):
         blob.extend(bytes(constant.offset_bytes - len(blob)))
         data = np.ascontiguousarray(constant.array).tobytes()
         blob.extend(data)
+        if (wanted := weights_section(constant.region)) != section:
+            lines.append(f'    .section {wanted}, "a", %progbits')
+            section = wanted
         lines += [
             f"    .balign {alignment}",
             f"    .globl {constant.symbol}",
@@ -143,6 +150,11 @@ def emit_weights(program: Program) -> tuple[str, bytes]:
     # an object without this mark asks Linux for an executable stack
     lines.append('    .section .note.GNU-stack, "", %progbits')
     return "\n".join(lines) + "\n", bytes(blob)
+
+
+def weights_section(region: str) -> str:
+    """The section of constants for a flash region; "" is the first one."""
+    return f"{WEIGHTS_SECTION}.{region}" if region else WEIGHTS_SECTION
 
 
 def emit_routines(program: Program) -> str:
@@ -190,11 +202,15 @@ def _symbol(index: int, step_name: str) -> str:
     return f"model_c{index}_{readable}".rstrip("_")
 
 
-def _layout(program: Program) -> list[Constant]:
+def constant_layout(program: Program) -> list[Constant]:
+    """The distinct constants in the weights file's order."""
     constants, offset = [], 0
-    for (symbol, first), array in zip(_shared(program), program.constants, strict=True):
+    regions = program.constant_regions or ("",) * len(program.constants)
+    for (symbol, first), array, region in zip(
+        _shared(program), program.constants, regions, strict=True
+    ):
         if first:
-            constants.append(Constant(symbol, array, offset))
+            constants.append(Constant(symbol, array, offset, region))
             offset = -(-(offset + array.nbytes) // program.arena_alignment)
             offset *= program.arena_alignment
     return constants

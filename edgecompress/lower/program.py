@@ -145,7 +145,8 @@ class Arena:
 class Program:
     """`arenas` is empty until `memory.regions` has chosen memories for a device that has several.
 
-    `arena_bytes` is the size of all of them.
+    `arena_bytes` is the size of all of them. `constant_regions` names the flash region of each
+    constant ("" for the first) where the first has no room for all, and is empty otherwise.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Program:
     float_layers: tuple[str, ...] = field(default=())
     assembly: tuple[tuple[str, str], ...] = ()
     arenas: tuple[Arena, ...] = ()
+    constant_regions: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:

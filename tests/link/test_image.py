@@ -135,7 +135,9 @@ def test_what_fits_exactly_links(m7, program, tmp_path):
     profile = load_target("cortex-m7")
     for name, size in words.items():
         profile = _with_region(profile, name, size)
-    assert build_image(program, profile, tmp_path, model_hash=HASH).size == manifest.size
+    size = build_image(program, profile, tmp_path, model_hash=HASH).size
+    assert size.flash_sections == manifest.size.flash_sections
+    assert size.ram_parts == manifest.size.ram_parts
 
 
 def test_cuda_has_no_image(program, tmp_path):

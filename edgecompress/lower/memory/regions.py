@@ -22,7 +22,7 @@ from edgecompress.errors import DoesNotFit
 from edgecompress.lower.memory.arena import offsets_of, plan_offsets
 from edgecompress.lower.memory.lifetimes import Lifetime, arena_buffers, live_bytes, peak_live
 from edgecompress.lower.memory.overlap import Allowance, allowances
-from edgecompress.lower.memory.traffic import buffer_accesses
+from edgecompress.lower.memory.traffic import buffer_accesses, constant_accesses
 from edgecompress.lower.memory.views import settled
 from edgecompress.lower.program import Arena, Buffer, Program
 from edgecompress.target.schema import DeviceProfile
@@ -281,6 +281,47 @@ class _Model:
         for index, terms in enumerate(self.rows):
             matrix[index, list(terms)] = list(terms.values())
         return matrix, np.array(self.least), np.array(self.most)
+
+
+def place_constants(program: Program, profile: DeviceProfile, room_bytes: int) -> Program:
+    """The same program with the constants divided between the device's flash regions.
+
+    Args:
+        room_bytes: what code leaves of the first region.
+
+    Raises:
+        DoesNotFit: the regions together hold less than the constants; names both.
+    """
+    first, *others = [region for region in profile.regions if region.kind == "flash"]
+    rooms = [Room(first.name, max(0, room_bytes), first.wait_cycles)]
+    rooms += [Room(region.name, region.size, region.wait_cycles) for region in others]
+    held: dict[tuple[str, bytes], list[int]] = {}
+    for index, array in enumerate(program.constants):  # equal ones are stored once
+        held.setdefault((str(array.dtype), array.tobytes()), []).append(index)
+    reads = constant_accesses(program)
+    sizes = [_aligned(len(content), program.arena_alignment) for _, content in held]
+    load = Load(
+        [(size, 0, 0) for size in sizes],
+        [sum(reads[index] for index in same) for same in held.values()],
+        {},
+        program.arena_alignment,
+    )
+    chosen = assign(load, rooms)
+    if chosen is None:
+        listed = ", ".join(f"{room.name} {format_bytes(room.size_bytes)}" for room in rooms)
+        needed, limit = sum(sizes), sum(room.size_bytes for room in rooms)
+        raise DoesNotFit(
+            f"{program.name}'s weights take {format_bytes(needed)}; free beside code: {listed}.",
+            resource="flash",
+            needed=needed,
+            limit=limit,
+            next_step="Let `edgecompress fit` shrink the model, or choose a larger target.",
+        )
+    regions = [""] * len(program.constants)
+    for same, region in zip(held.values(), chosen, strict=True):
+        for index in same:
+            regions[index] = rooms[region].name if region else ""
+    return replace(program, constant_regions=tuple(regions))
 
 
 def waiting_cycles(
