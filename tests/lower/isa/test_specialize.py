@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tvm
-from conv_cases import Case, added, convolution
+from chain import chain
+from conv_cases import added, convolution
 
 from edgecompress.device.harness import open_device
 from edgecompress.errors import BuildFailed
@@ -16,12 +16,9 @@ from edgecompress.link.image import build_image
 from edgecompress.lower.isa.dsp.asm import routine
 from edgecompress.lower.isa.interface import Cost, Implementation
 from edgecompress.lower.kernels.conv2d import Window
-from edgecompress.lower.kernels.primfunc import build_function
-from edgecompress.lower.memory.arena import place
 from edgecompress.lower.passes.specialize import choose, install, specialize
 from edgecompress.lower.passes.specification import check_placed
-from edgecompress.lower.program import Argument, Buffer, Program, Step
-from edgecompress.records import TensorSpec
+from edgecompress.lower.program import Program
 from edgecompress.target import load_target
 from edgecompress.verify.compare import verify
 from edgecompress.verify.host import HostModel
@@ -29,48 +26,12 @@ from edgecompress.verify.host import HostModel
 SAME = (1, 1, 1, 1)
 
 
-def _program(cases: list[Case]) -> Program:
-    """The cases one after another; a sum adds what the layer before it read."""
-    names = ["x", *(f"t{index}" for index in range(len(cases) - 1)), "y"]
-    shapes = [cases[0].activations[0].shape, *(case.kernel.output_shape for case in cases)]
-    steps, constants, functions = [], [], {}
-    last = dict.fromkeys(names, 0)
-    for index, case in enumerate(cases):
-        reads = [names[index], names[index - 1]][: len(case.activations)]
-        arguments = [Argument("buffer", name) for name in reads]
-        for array in case.constants:
-            arguments.append(Argument("constant", str(len(constants))))
-            constants.append(array)
-        last.update(dict.fromkeys(reads, index))
-        function, kernel = f"k_{index}", case.kernel
-        given = [(array.shape, str(array.dtype)) for array in (*case.activations, *case.constants)]
-        functions[function] = build_function(kernel, given, function)
-        arguments.append(Argument("buffer", names[index + 1]))
-        steps.append(
-            Step(f"layer {index}", function, tuple(arguments), kernel, kernel.op, kernel.macs)
-        )
-    last["y"] = len(cases)
-    buffers = {
-        name: Buffer(name, shape, "int8", int(np.prod(shape)), index - 1, last[name])
-        for index, (name, shape) in enumerate(zip(names, shapes, strict=True))
-    }
-    spec = {"dtype": "int8", "scale": 0.1, "zero_point": 0}
-    return place(
-        Program(
-            "convolutions", tuple(steps), buffers, tuple(constants), tvm.IRModule(functions),
-            inputs=(TensorSpec(name="x", shape=shapes[0], **spec),),
-            outputs=(TensorSpec(name="y", shape=shapes[-1], **spec),),
-            input_buffers=("x",), output_buffers=("y",), arena_alignment=8,
-        )
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def program() -> Program:
     """Widen, convolve, convolve and add, LiteRT's rounding (no generator takes it), pointwise."""
     small, wide = Window((1, 9, 7, 4), (3, 3), (1, 1), SAME), (1, 9, 7, 8)
     block = Window(wide, (3, 3), (1, 1), SAME)
-    return _program(
+    return chain(
         [
             convolution(small, 8, seed=1),
             convolution(block, 8, seed=2),
@@ -100,7 +61,7 @@ def test_steps_stay_and_code_is_exchanged(program, optimize):
     assert specialize(program, load_target("cortex-m4"), optimize).assembly == device.assembly
 
 
-def test_a_core_without_kernels_of_its_own_keeps_the_program(program):
+def test_a_core_without_kernels_of_its_own_keeps_thechain(program):
     device = specialize(program, load_target("cortex-m3"))
     assert device.assembly == ()
     assert [step.function for step in device.steps] == [step.function for step in program.steps]
