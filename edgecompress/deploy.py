@@ -20,6 +20,7 @@ from edgecompress.records import (
     ImageManifest,
     Measurement,
     Optimize,
+    PatchReport,
     SizeReport,
     TimeEstimate,
     Verification,
@@ -61,7 +62,8 @@ class Deployed:
     """A linked image with everything that was observed of it.
 
     `program` is the portable one, which the host runs; `image_program` is what was linked, and
-    differs in kernels only.
+    differs in kernels only. `patches` says which layers run in stripes because RAM demanded it;
+    where no stripes would do, `nearest_patch` is what would have helped most.
     """
 
     program: Program
@@ -71,6 +73,8 @@ class Deployed:
     verification: Verification
     measurement: Measurement
     size: SizeReport
+    patches: tuple[PatchReport, ...] = ()
+    nearest_patch: PatchReport | None = None
 
 
 def deploy(
@@ -96,7 +100,7 @@ def deploy(
     """
     from edgecompress.device.harness import open_device
     from edgecompress.link.image import build_image
-    from edgecompress.lower.passes.specialize import specialize
+    from edgecompress.lower.passes.patch import patch_sentence, patch_to_fit
     from edgecompress.lower.pipeline import lower
     from edgecompress.verify.compare import verify
     from edgecompress.verify.host import HostModel
@@ -115,7 +119,10 @@ def deploy(
     if profile.kind == "host":
         progress.note("A target's very first build compiles its C library, which takes a minute.")
     # the device runs its instruction set's own kernels, twin and host the portable ones
-    image_program = specialize(program, profile, options.optimize, options.ram_limit_bytes)
+    fitted = patch_to_fit(program, profile, options.ram_limit_bytes, options.optimize)
+    program, image_program = fitted.program, fitted.image_program
+    for patch in fitted.patches:
+        progress.note(patch_sentence(patch))
     manifest = build_image(image_program, profile, folder, model_hash=model_hash)
     host = HostModel(program)
     inputs = device_inputs(program, samples, VERIFY_SAMPLES)
@@ -132,7 +139,10 @@ def deploy(
     else:
         ram_parts["stack_reserve"] = ram_parts.pop("stack")  # nobody measured it
     size = SizeReport(flash_sections=manifest.size.flash_sections, ram_parts=ram_parts)
-    return Deployed(program, image_program, host, manifest, verification, measurement, size)
+    return Deployed(
+        program, image_program, host, manifest, verification, measurement, size,
+        fitted.patches, fitted.nearest,
+    )  # fmt: skip
 
 
 def device_inputs(program: Program, samples: np.ndarray | None, count: int) -> np.ndarray:

@@ -244,6 +244,7 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
         trades=trades(deployed.program, job.profile),
         layers=deployed.manifest.layers,
         memory=deployed.manifest.memory,
+        patches=deployed.patches,
         regions=deployed.manifest.size.regions,
         plan=plan,
         hashes={

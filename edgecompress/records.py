@@ -409,6 +409,7 @@ class Result(Record):
     regions: tuple[RegionUse, ...] = ()
     optimize: Optimize = "balanced"
     trades: tuple[OptimizeTrade, ...] = ()
+    patches: tuple[PatchReport, ...] = ()
     plan: Plan | None = None
     hashes: dict[str, str] = {}
     seeds: dict[str, int] = {}

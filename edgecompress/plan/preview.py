@@ -7,15 +7,17 @@ seconds, so the search asks it about whole candidates, not about every width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.link.library_sizes import library_sizes
-from edgecompress.lower.passes.specialize import specialize
+from edgecompress.lower.passes.patch import patch_to_fit
 from edgecompress.lower.pipeline import lower
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.program_cost import Corrections, predict_program
-from edgecompress.records import Optimize, Prediction
+from edgecompress.records import Optimize, Prediction, WeightStorage
 from edgecompress.target.schema import DeviceProfile
 
 _CALIBRATION_SAMPLES = 8
@@ -28,17 +30,22 @@ def preview(
     profile: DeviceProfile,
     corrections: Corrections | None = None,
     optimize: Optimize = "balanced",
+    ram_limit_bytes: int | None = None,
+    weights: Mapping[str, WeightStorage] | None = None,
 ) -> Prediction:
     """What the image of this very model will use, compiled as far as objects.
 
     Args:
         x: [N, ...] float32 samples; a few of them calibrate.
         corrections: from an image already linked, relative to such a preview.
+        ram_limit_bytes: what the image may use of RAM in all; layers are cut into stripes where it
+            takes that. None for what the device has.
+        weights: layer -> storage; dense int8 where it is not named.
 
     Raises:
         BuildFailed: the compiler refused the model.
     """
-    deployable = quantize(trainable, x[:_CALIBRATION_SAMPLES], name="preview")
+    deployable = quantize(trainable, x[:_CALIBRATION_SAMPLES], name="preview", weights=weights)
     program = lower(deployable, name="preview", profile=profile)
-    program = specialize(program, profile, optimize)
+    program = patch_to_fit(program, profile, ram_limit_bytes, optimize).image_program
     return predict_program(program, profile, library_sizes(program, profile), corrections)

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgecompress.lower.patch_wording import patch_sentence
 from edgecompress.records import Accuracy, Result
 from edgecompress.units import format_bytes, format_count, format_us
 
@@ -191,6 +192,7 @@ def _facts(result: Result, folder: Path | None) -> Table:
         ("Float layers", _float_layers(result)),
         ("Fallback", _fallback_layers(result)),
         ("Optimized for", _optimized(result)),
+        ("In stripes", _stripes(result)),
         ("Plan", _plan(result)),
     ):
         if sentence:
@@ -200,6 +202,11 @@ def _facts(result: Result, folder: Path | None) -> Table:
     if folder is not None:
         table.add_row("Files", _files(folder))
     return table
+
+
+def _stripes(result: Result) -> Text:
+    """Layers computed some rows at a time because the arena was too large."""
+    return Text("\n".join(patch_sentence(patch) for patch in result.patches))
 
 
 def _files(folder: Path) -> Text:

@@ -1,7 +1,17 @@
 """Patch-based inference: the layers with the largest maps, some rows at a time."""
 
-from edgecompress.lower.passes.patch.choose import Fitted, patch_to_fit
+from edgecompress.lower.passes.patch.choose import Fitted, arena_limit_bytes, patch_to_fit
 from edgecompress.lower.passes.patch.stage import Stage, patched
 from edgecompress.lower.passes.patch.stripe import CannotStripe
+from edgecompress.lower.patch_wording import patch_offer, patch_sentence
 
-__all__ = ["CannotStripe", "Fitted", "Stage", "patch_to_fit", "patched"]
+__all__ = [
+    "CannotStripe",
+    "Fitted",
+    "Stage",
+    "arena_limit_bytes",
+    "patch_offer",
+    "patch_sentence",
+    "patch_to_fit",
+    "patched",
+]

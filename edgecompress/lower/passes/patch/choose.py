@@ -32,6 +32,8 @@ _MOST_STAGES = 3
 _TRIALS = 6
 _SPARE = 2
 """Stripe counts kept of each stage: the least that should do, and the next."""
+BESIDE_ARENA_BYTES = 576
+"""The runner's variables and the stack in use: about 200 and 320 on the virtual boards."""
 _STEP_CYCLES = 200
 """Entering a kernel and leaving it: an estimate, so that many thin stripes are not free."""
 
@@ -55,20 +57,20 @@ class Fitted:
 def patch_to_fit(
     program: Program,
     profile: DeviceProfile,
-    arena_limit_bytes: int | None,
+    ram_limit_bytes: int | None = None,
     optimize: Optimize = "balanced",
 ) -> Fitted:
-    """The device's program, with as few layers in stripes as its arena limit asks for.
+    """The device's program, with as few layers in stripes as its memory asks for.
 
     Args:
         program: lowered and placed; returned as it is when it fits, or when nothing helps.
-        arena_limit_bytes: what the arena may take; None for no limit.
+        ram_limit_bytes: what the image may use of RAM in all; None for what the device has.
 
     Raises:
         BuildFailed: see `specialize`.
         DoesNotFit: the device has several memories, and no division of the arena fits them.
     """
-    search = _Search(profile, arena_limit_bytes, optimize)
+    search = _Search(profile, arena_limit_bytes(profile, ram_limit_bytes), optimize)
     whole = search.image(program)
     if search.fits(whole):
         return Fitted(program, search.in_regions(whole))
@@ -86,6 +88,18 @@ def patch_to_fit(
     return Fitted(place(current), search.in_regions(search.image(current)), tuple(reports))
 
 
+def arena_limit_bytes(profile: DeviceProfile, ram_limit_bytes: int | None = None) -> int | None:
+    """What the arena may take, beside stack and variables; None where RAM has no stated limit.
+
+    Args:
+        ram_limit_bytes: what the image may use of RAM in all; None for what the device has.
+    """
+    limits = [] if ram_limit_bytes is None else [max(0, ram_limit_bytes - BESIDE_ARENA_BYTES)]
+    if profile.kind == "mcu":
+        limits.append(sum(room.size_bytes for room in ram_rooms(profile)))
+    return min(limits, default=None)
+
+
 @dataclass(frozen=True)
 class _Candidate:
     stage: Stage
@@ -97,7 +111,8 @@ class _Search:
     """One device, one limit; remembers the offers and the stage that came nearest."""
 
     def __init__(self, profile: DeviceProfile, limit_bytes: int | None, optimize: Optimize) -> None:
-        self.profile, self.limit_bytes, self.optimize = profile, limit_bytes, optimize
+        self.profile, self.optimize = profile, optimize
+        self.limit_bytes = limit_bytes
         self.offers = Offers(profile)
         self.nearest: PatchReport | None = None
 
@@ -115,7 +130,8 @@ class _Search:
         return True
 
     def in_regions(self, image: Program) -> Program:
-        return place_in_regions(image, self.profile, self.limit_bytes)
+        limit = None if self.limit_bytes is None else self.limit_bytes + BESIDE_ARENA_BYTES
+        return place_in_regions(image, self.profile, limit)
 
     def goal_bytes(self, image: Program) -> int:
         """What may be live at a step: the limit, or one memory where they cannot be divided."""
