@@ -247,15 +247,15 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
         patches=deployed.patches,
         regions=deployed.manifest.size.regions,
         plan=plan,
-        hashes={
-            "source": job.source.hash,
-            "deployable": model_hash,
-            "firmware": deployed.manifest.firmware_hash,
-            "data": "" if job.splits is None else job.splits.hash,
-        },
+        hashes={**_hashes(job, model_hash), "firmware": deployed.manifest.firmware_hash},
         seeds={"seed": job.seed},
         versions=_versions(),
     )
+
+
+def _hashes(job: Job, model_hash: str) -> dict[str, str]:
+    data = "" if job.splits is None else job.splits.hash
+    return {"source": job.source.hash, "deployable": model_hash, "data": data}
 
 
 def _package_result(
