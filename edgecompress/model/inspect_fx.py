@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from edgecompress.model.load import Source
+from edgecompress.model.recurrent import Recurrent
 from edgecompress.model.steps import StepSize, StepTable
 from edgecompress.model.trainable import Trainable, to_trainable
 
@@ -47,7 +48,11 @@ def output_shapes(trainable: Trainable) -> dict[str, tuple[int, ...]]:
 
 def inspect_trainable(source: Source) -> StepTable:
     """Raises UnsupportedOperators where the source cannot be imported."""
-    trainable = to_trainable(source)
+    return step_table(to_trainable(source))
+
+
+def step_table(trainable: Trainable) -> StepTable:
+    """A trainable model as sized steps, without the batch norms' own arithmetic."""
     shapes = output_shapes(trainable)
     modules = dict(trainable.graph.named_modules())
     steps: list[StepSize] = []
@@ -75,7 +80,7 @@ def _step(
         inputs=tuple(source.name for source in node.all_input_nodes),
         output=node.name,
         output_shape=shapes[node.name],
-        macs=_macs(module, shapes[node.name]),
+        macs=_macs(module, shapes[first.name], shapes[node.name]),
         weight_bytes_float=_float_bytes(module),
         weight_bytes_int8=_int8_bytes(module),
         # Nothing before the input can hold the epilogue.
@@ -83,11 +88,18 @@ def _step(
     )
 
 
-def _macs(module: nn.Module | None, output_shape: tuple[int, ...]) -> int:
+def _macs(
+    module: nn.Module | None, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> int:
     if isinstance(module, nn.Conv2d):
         return prod(output_shape) * prod(module.weight.shape[1:])
     if isinstance(module, nn.Linear):
-        return module.weight.numel()
+        return prod(output_shape[:-1]) * module.weight.numel()
+    if isinstance(module, Recurrent):
+        steps = prod(output_shape[:-1]) if module.sequence else input_shape[1]
+        return steps * sum(
+            weight.numel() for weight in module.layer.parameters() if weight.dim() > 1
+        )
     return 0
 
 
@@ -99,6 +111,10 @@ def _float_bytes(module: nn.Module | None) -> int:
 
 
 def _int8_bytes(module: nn.Module | None) -> int:
+    if isinstance(module, Recurrent):
+        weights = [weight for weight in module.layer.parameters() if weight.dim() > 1]
+        rows = module.gates * module.hidden
+        return sum(weight.numel() for weight in weights) + 2 * _BIAS_BYTES * rows
     if not isinstance(module, nn.Conv2d | nn.Linear):
         return 0
     # There is always a bias: folding BatchNorm and the input's zero point makes one.

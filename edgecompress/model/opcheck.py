@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgecompress.errors import UnsupportedOperators
-from edgecompress.model.importer.operators import OPERATORS, import_nodes, read_graph
+from edgecompress.model.importer.operators import SUPPORTED, import_graph
 from edgecompress.model.load import Source
 
 
@@ -18,6 +18,6 @@ def check_operators(source: Source) -> None:
     """
     if source.kind != "float" or source.onnx is None:
         return
-    _, refused = import_nodes(read_graph(source.onnx))
+    _, _, refused = import_graph(source.onnx)
     if refused:
-        raise UnsupportedOperators(refused, next_step=f"Supported: {', '.join(sorted(OPERATORS))}.")
+        raise UnsupportedOperators(refused, next_step=f"Supported: {', '.join(sorted(SUPPORTED))}.")

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from edgecompress.errors import UnreadableModel, UnsupportedOperators
-from edgecompress.model.importer.operators import import_nodes, read_graph
+from edgecompress.model.importer.operators import import_graph
 from edgecompress.model.importer.view import GraphView, Step
 from edgecompress.model.load import Source
 from edgecompress.model.names import identifier, unique
@@ -50,8 +50,7 @@ def to_trainable(source: Source) -> Trainable:
             f"{source.name} is quantized already; there is nothing left to train or prune.",
             next_step="Use 'edgecompress compile' on it, or bring the float model.",
         )
-    view = read_graph(source.onnx)
-    steps, refused = import_nodes(view)
+    view, steps, refused = import_graph(source.onnx)
     if refused:
         raise UnsupportedOperators(refused, next_step="Replace them, or cut the model there.")
     return Trainable(

@@ -1,4 +1,4 @@
-"""Relu, Clip, Softmax, and what does nothing at inference."""
+"""Relu, Clip, Sigmoid, Tanh, Gelu, Softmax, and what does nothing at inference."""
 
 from __future__ import annotations
 
@@ -27,6 +27,19 @@ def clip(node: onnx.NodeProto, view: GraphView) -> Step:
     else:
         raise Refused(f"bounds [{low:g}, {high:g}]; only [0, 6] and [0, inf] are supported")
     return Step(node.name, (source,), node.output[0], modules=(("", module),))
+
+
+def sigmoid(node: onnx.NodeProto, view: GraphView) -> Step:
+    return Step(node.name, (view.activation(node),), node.output[0], modules=(("", nn.Sigmoid()),))
+
+
+def tanh(node: onnx.NodeProto, view: GraphView) -> Step:
+    return Step(node.name, (view.activation(node),), node.output[0], modules=(("", nn.Tanh()),))
+
+
+def gelu(node: onnx.NodeProto, view: GraphView) -> Step:
+    module = nn.GELU(approximate=attribute(node, "approximate", "none"))
+    return Step(node.name, (view.activation(node),), node.output[0], modules=(("", module),))
 
 
 def softmax(node: onnx.NodeProto, view: GraphView) -> Step:

@@ -46,10 +46,15 @@ def _before_reshapes(tensor: str, view: GraphView) -> str:
 
 
 def transpose(node: onnx.NodeProto, view: GraphView) -> Step:
-    """Taken as a reshape when only dimensions of size 1 move."""
-    shape = view.shape(view.activation(node))
+    """A reshape where only dimensions of size 1 move; time and features of a sequence swapped."""
+    source = view.activation(node)
+    shape = view.shape(source)
     order = [int(axis) for axis in attribute(node, "perm", list(reversed(range(len(shape)))))]
     moved = [axis for axis in order if shape[axis] != 1]
+    if order == [0, 2, 1] and moved != sorted(moved):
+        return Step(
+            node.name, (source,), node.output[0], function=torch.permute, extra=((0, 2, 1),)
+        )
     if moved != sorted(moved) or order[0] != 0:
         raise Refused(
             f"perm {order} reorders a {list(shape)} tensor; models must be [N, C, H, W] throughout"
