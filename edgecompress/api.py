@@ -357,7 +357,12 @@ def _default_output(name: str, profile: DeviceProfile) -> Path:
 
 
 def _write_result(result: Result, folder: Path) -> None:
+    from edgecompress.report.arena import PICTURE, arena_svg
     from edgecompress.report.text import report_text
 
+    if result.memory is not None and result.memory.tensors:
+        steps = [layer.name for layer in result.layers]
+        picture = arena_svg(result.memory, steps, title=f"{result.model} on {result.target}")
+        (folder / PICTURE).write_text(picture, encoding="utf-8")
     (folder / "result.json").write_text(result.to_json())
     (folder / "report.txt").write_text(report_text(result))

@@ -21,12 +21,23 @@ def is_symbol(spec: str) -> bool:
 
 
 def call_symbol(spec: str) -> Any:
-    """Imports the module, the working folder on the path, and calls the object without arguments.
+    """Finds the object and calls it without arguments.
 
     Raises:
-        BadInput: the module does not import, the attribute is not there or not callable, or the
-            call fails; the line names which, and where in the user's file.
+        BadInput: as `find_symbol`, or the call fails; the line names where in the user's file.
     """
+    return _call(find_symbol(spec), spec)
+
+
+def find_symbol(spec: str) -> Callable[..., Any]:
+    """The callable `spec` names, the working folder on the path.
+
+    Raises:
+        BadInput: the module does not import, or the attribute is not there or not callable; the
+            line names which, and where in the user's file.
+    """
+    if not is_symbol(spec):
+        raise BadInput(f"'{spec}' does not name a callable.", next_step="Write pkg.mod:callable.")
     module_name, _, attribute = spec.partition(":")
     found = _import(module_name)
     for part in attribute.split("."):
@@ -39,9 +50,9 @@ def call_symbol(spec: str) -> Any:
     if not callable(found):
         raise BadInput(
             f"'{spec}' is a {type(found).__name__}, not a callable.",
-            next_step="Name a function that takes no arguments.",
+            next_step="Name a function.",
         )
-    return _call(found, spec)
+    return found
 
 
 def _import(name: str) -> Any:
