@@ -62,7 +62,7 @@ class Config(Record):
     flash: Bytes | None = None
     ram: Bytes | None = None
     latency_us: Annotated[float, Field(gt=0)] | None = None
-    effort: Literal["fast", "balanced"] | None = None
+    effort: Literal["fast", "balanced", "max"] | None = None
     seed: Annotated[int, Field(ge=0, strict=True)] | None = None
     output: _Text | None = None
     input_shape: Annotated[tuple[int, ...], BeforeValidator(parse_shape)] | None = None

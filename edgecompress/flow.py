@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from edgecompress.target import DeviceProfile
     from edgecompress.workspace import Checkpoints
 
-Effort = Literal["fast", "balanced"]
+Effort = Literal["fast", "balanced", "max"]
 Command = Literal["fit", "compile"]
 
 MAX_ROUNDS = 3
@@ -162,7 +162,7 @@ def _compressed(job: Job, plan: Plan, checkpoints: Checkpoints, attempt: int) ->
     compressed = realize(to_trainable(job.source), plan, job.splits, job.clock)
     job.clock.stage("Quantize to int8")
     calibration = job.splits.train.x[:CALIBRATION_SAMPLES]
-    deployable = quantize(compressed, calibration, name=job.source.name)
+    deployable = quantize(compressed, calibration, name=job.source.name, weights=plan.weights)
     checkpoints.save(f"model-{attempt}.onnx", deployable.SerializeToString(deterministic=True))
     return deployable
 

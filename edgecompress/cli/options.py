@@ -10,10 +10,11 @@ import typer
 
 
 class Effort(StrEnum):
-    """How long `fit` may work: minutes, or as long as pays."""
+    """How much `fit` may compute: minutes, or as long as pays."""
 
     fast = "fast"
     balanced = "balanced"
+    max = "max"
 
 
 class Requantize(StrEnum):
@@ -76,7 +77,7 @@ LatencyUs = Annotated[
                  rich_help_panel=_BUDGET),
 ]  # fmt: skip
 EffortOption = Annotated[
-    Effort | None, typer.Option("--effort", help="How much fine-tuning: fast is minutes.")
+    Effort | None, typer.Option("--effort", help="Search and training: fast is minutes, max hours.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Same seed, same bytes.")]
 PlanFile = Annotated[

@@ -34,7 +34,7 @@ class Chosen:
     flash: int | None
     ram: int | None
     latency_us: float | None
-    effort: Literal["fast", "balanced"]
+    effort: Literal["fast", "balanced", "max"]
     seed: int
     output: Path | None
     input_shape: tuple[int, ...] | None

@@ -193,11 +193,16 @@ def first_limits(problem: Problem) -> Limits:
     table = code_table(problem.profile)
     flash_over, ram_over = problem.flash_over(original), problem.ram_over(original)
     code_factor = problem.corrections.get("flash.kernels", 1.0)
+    # the program counts bytes as they are, the accounts as an image corrected them
+    weights_factor = problem.corrections.get("flash.weights", 1.0)
+    arena_factor = problem.corrections.get("ram.arena", 1.0)
     return Limits(
         constant_bytes=None
         if math.isinf(flash_over)
-        else original.flash_parts["weights"] - flash_over,
-        arena_bytes=None if math.isinf(ram_over) else original.ram_parts["arena"] - ram_over,
+        else (original.flash_parts["weights"] - flash_over) / weights_factor,
+        arena_bytes=None
+        if math.isinf(ram_over)
+        else (original.ram_parts["arena"] - ram_over) / arena_factor,
         macs=problem.macs_limit(),
         extra_step_bytes=round(
             (table.kernel("conv2d pointwise") + table.model_step_bytes)

@@ -10,9 +10,7 @@ gives the same Plan and the same Plan the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,44 +19,41 @@ from edgecompress.compress.apply import apply_plan
 from edgecompress.compress.finetune import distill
 from edgecompress.compress.groups import ChannelGroup, find_groups
 from edgecompress.errors import DoesNotFit
-from edgecompress.model.data import Dataset, Splits
+from edgecompress.model.data import Splits
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.candidates import Candidate, Problem, narrowest, propose
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.cost import Corrections, corrections_from, evaluate, predict
 from edgecompress.plan.explain import explain_infeasible
+from edgecompress.plan.formats import encoded_formats
 from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.preview import preview
-from edgecompress.plan.sensitivity import damage, measure, outputs
+from edgecompress.plan.schedule import Effort, schedule_of
+from edgecompress.plan.scores import Scorer
+from edgecompress.plan.sensitivity import measure
+from edgecompress.plan.trials import (
+    MemoryStore,
+    Store,
+    Trial,
+    calibration_samples,
+    run_trials,
+)
 from edgecompress.progress import SILENT, Progress
-from edgecompress.records import Budget, Optimize, Plan, Prediction, SizeReport
+from edgecompress.records import Budget, Optimize, Plan, Prediction, SizeReport, WeightStorage
 from edgecompress.target.schema import DeviceProfile
 from edgecompress.units import format_bytes
 
-Effort = Literal["fast", "balanced"]
-
-_CALIBRATION_SAMPLES = 512
-_JUDGED_SAMPLES = 1000
-_CHECKED_SAMPLES = 200
-"""Validation samples `distill` checks itself on during the short runs that rank candidates."""
 _THREADS = 2
 _PROPOSAL_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class _Schedule:
-    """Fine-tuning steps for a model of up to `reference_macs`; heavier models get fewer."""
+class Found:
+    """What a search leaves: the chosen plan and every trial it was chosen from."""
 
-    judge_steps: int
-    final_steps: int
-    least_steps: int
-    reference_macs: float
-
-
-_SCHEDULES: dict[Effort, _Schedule] = {
-    "fast": _Schedule(40, 400, 15, 3e7),
-    "balanced": _Schedule(80, 2000, 40, 1e8),
-}
+    plan: Plan
+    trials: tuple[Trial, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -74,11 +69,35 @@ def make_plan(
     corrections: Corrections | None = None,
     optimize: Optimize = "balanced",
 ) -> Plan:
+    """The plan of `search`, for those who need nothing else of it."""
+    return search(
+        trainable, splits, profile, budget, model_hash=model_hash, effort=effort, seed=seed,
+        progress=progress, corrections=corrections, optimize=optimize,
+    ).plan  # fmt: skip
+
+
+def search(
+    trainable: Trainable,
+    splits: Splits,
+    profile: DeviceProfile,
+    budget: Budget,
+    *,
+    model_hash: str,
+    effort: Effort = "fast",
+    seed: int = 0,
+    progress: Progress = SILENT,
+    corrections: Corrections | None = None,
+    optimize: Optimize = "balanced",
+    metric: str | None = None,
+    store: Store | None = None,
+) -> Found:
     """The plan with the best validation score among those predicted to fit.
 
     Args:
         corrections: `cost.corrections_from` an image already linked, where there is one.
         optimize: what the image's kernels will be chosen for.
+        metric: "pkg.mod:callable" to select by, in place of accuracy.
+        store: where finished trials are looked for and kept.
 
     Raises:
         DoesNotFit: no plan fits; says which budget, by how much, where, and the cheapest way out.
@@ -86,10 +105,11 @@ def make_plan(
     torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
     groups = prunable_groups(trainable)
     network = read_network(trainable, groups)
-    account = _Account(profile, splits.train.x, corrections or {}, optimize)
+    account = _Account(profile, budget, splits.train.x, corrections or {}, optimize)
     whole = account.of(trainable)
     table = corrections_from(evaluate(network, profile), _as_report(whole))
     problem = Problem(network, profile, budget, table)
+    calibration = calibration_samples(splits, seed)
     plan = Plan(
         model_hash=model_hash,
         data_hash=splits.hash,
@@ -97,22 +117,29 @@ def make_plan(
         budget=budget,
         seed=seed,
         effort=effort,
-        calibration_samples=len(calibration_samples(splits, seed)),
+        calibration_samples=len(calibration),
         predicted=whole,
     )
     if problem.fits_exactly(whole):
         progress.note("int8 alone fits: nothing is pruned or factorized.")
-        return plan
-    calibration = calibration_samples(splits, seed)
-    choices = measure(trainable, problem.network, groups, calibration, progress)
+        return Found(plan)
+    scorer = Scorer.of_source(trainable, splits, metric)
+    schedule = schedule_of(effort, whole.macs)
+    formats = encoded_formats(profile)
+    choices = measure(trainable, network, groups, calibration, progress, formats)
     problem, candidates = _compiled(trainable, plan, problem, choices, account, calibration)
-    schedule = _scheduled(effort, whole.macs)
-    best = _judge(trainable, plan, candidates, problem, splits, schedule, progress)
+    named = [
+        (item.name, _with(plan, item, network, schedule.judge_steps))
+        for item in candidates[: schedule.candidates]
+    ]
+    trials = run_trials(trainable, splits, named, scorer, store or MemoryStore(), progress)
+    best = max(trials, key=lambda trial: trial.score.order)
     progress.note(
-        f"Chosen: {best.name}, predicted {format_bytes(best.predicted.flash_bytes)} of flash and "
-        f"{format_bytes(best.predicted.ram_bytes)} of RAM."
+        f"Chosen: {best.name}, predicted {format_bytes(best.plan.predicted.flash_bytes)} of flash "
+        f"and {format_bytes(best.plan.predicted.ram_bytes)} of RAM."
     )
-    return _with(plan, best, problem.network, schedule.final_steps)
+    chosen = best.plan.model_copy(update={"finetune_steps": schedule.final_steps})
+    return Found(chosen, tuple(trials))
 
 
 def realize(
@@ -124,7 +151,7 @@ def realize(
         BadInput: the plan names groups or layers this model does not have.
     """
     torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
-    if not plan.widths and not plan.low_rank:
+    if not plan.widths and not plan.low_rank and not plan.weights:
         return trainable
     compressed = apply_plan(trainable, plan, calibration_samples(splits, plan.seed))
     if plan.finetune_steps == 0:
@@ -136,15 +163,9 @@ def realize(
         splits,
         steps=plan.finetune_steps,
         seed=plan.seed,
+        weights=plan.weights,
         progress=progress,
     )
-
-
-def calibration_samples(splits: Splits, seed: int) -> torch.Tensor:
-    """[N, ...] float32: a seeded choice of training samples, the same for a plan and its replay."""
-    x = splits.train.x
-    order = np.random.default_rng(seed).permutation(len(x))[:_CALIBRATION_SAMPLES]
-    return torch.from_numpy(np.ascontiguousarray(x[np.sort(order)]))
 
 
 def prunable_groups(trainable: Trainable) -> list[ChannelGroup]:
@@ -165,33 +186,25 @@ def prunable_groups(trainable: Trainable) -> list[ChannelGroup]:
     ]
 
 
-def score(model: Trainable, teacher: torch.Tensor, validation: Dataset) -> tuple[float, float]:
-    """(top-1 % on the labels, or 0 without any; minus the divergence from the teacher's outputs).
-
-    Larger is better, the first number first.
-    """
-    x = torch.from_numpy(validation.x[: len(teacher)])
-    made = outputs(model, x)
-    top1 = 0.0
-    if validation.y is not None and made.dim() == 2:
-        labels = torch.from_numpy(validation.y[: len(teacher)])
-        top1 = 100.0 * float((made.argmax(1) == labels).float().mean())
-    return top1, -damage(teacher, made)
-
-
 @dataclass(frozen=True)
 class _Account:
     """Predictions by the compiler itself; by the table alone where no budget needs better."""
 
     profile: DeviceProfile
+    budget: Budget
     x: np.ndarray
     corrections: Corrections
     optimize: Optimize
 
-    def of(self, trainable: Trainable) -> Prediction:
+    def of(
+        self, trainable: Trainable, weights: dict[str, WeightStorage] | None = None
+    ) -> Prediction:
         if self.profile.kind != "mcu":
             return predict(trainable, self.profile, self.corrections)
-        return preview(trainable, self.x, self.profile, self.corrections, self.optimize)
+        return preview(
+            trainable, self.x, self.profile, self.corrections, self.optimize,
+            self.budget.ram_bytes, weights,
+        )  # fmt: skip
 
 
 def _as_report(prediction: Prediction) -> SizeReport:
@@ -218,7 +231,7 @@ def _compiled(
         fitting: list[Candidate] = []
         for candidate in candidates:
             student = apply_plan(trainable, _with(plan, candidate, problem.network, 0), calibration)
-            exact = account.of(student)
+            exact = account.of(student, candidate.weights)
             if problem.fits_exactly(exact):
                 fitting.append(replace(candidate, predicted=exact))
         if fitting:
@@ -228,38 +241,6 @@ def _compiled(
         if not proposed:
             raise explain_infeasible(problem, choices)
     raise _realised_too_large(exact, problem)
-
-
-def _judge(
-    trainable: Trainable,
-    plan: Plan,
-    candidates: Sequence[Candidate],
-    problem: Problem,
-    splits: Splits,
-    schedule: _Schedule,
-    progress: Progress,
-) -> Candidate:
-    """Trains each candidate a little and keeps the best on validation."""
-    if len(candidates) == 1:
-        return candidates[0]
-    calibration = calibration_samples(splits, plan.seed)
-    held_out = splits.validation if len(splits.validation.x) else splits.train
-    teacher = outputs(trainable, torch.from_numpy(held_out.x[:_JUDGED_SAMPLES]))
-    progress.stage("Try candidates", schedule.judge_steps * len(candidates))
-    checked = Dataset(
-        held_out.x[:_CHECKED_SAMPLES],
-        None if held_out.y is None else held_out.y[:_CHECKED_SAMPLES],
-    )
-    short = replace(splits, validation=checked)
-    ranked: list[tuple[tuple[float, float], Candidate]] = []
-    for candidate in candidates:
-        student = apply_plan(trainable, _with(plan, candidate, problem.network, 0), calibration)
-        steps = schedule.judge_steps
-        student = distill(student, trainable, short, steps=steps, seed=plan.seed, progress=progress)
-        found = score(student, teacher, held_out)
-        progress.note(f"Candidate '{candidate.name}': {found[0]:.2f} % after {steps} steps.")
-        ranked.append((found, candidate))
-    return max(ranked, key=lambda item: item[0])[1]
 
 
 def _with(plan: Plan, candidate: Candidate, network: Network, finetune_steps: int) -> Plan:
@@ -279,16 +260,6 @@ def _with(plan: Plan, candidate: Candidate, network: Network, finetune_steps: in
             "predicted": candidate.predicted,
             "finetune_steps": finetune_steps,
         }
-    )
-
-
-def _scheduled(effort: Effort, macs: int) -> _Schedule:
-    schedule = _SCHEDULES[effort]
-    share = min(1.0, schedule.reference_macs / max(1, macs))
-    return replace(
-        schedule,
-        judge_steps=max(schedule.least_steps, round(schedule.judge_steps * share)),
-        final_steps=max(schedule.least_steps, round(schedule.final_steps * share)),
     )
 
 

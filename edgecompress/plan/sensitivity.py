@@ -80,11 +80,16 @@ def _sample_count(network: Network, probes: int) -> int:
 
 
 def outputs(
-    trainable: Trainable, x: torch.Tensor, *, batch_statistics: bool = False
+    trainable: Trainable,
+    x: torch.Tensor,
+    *,
+    batch_statistics: bool = False,
+    raw: bool = False,
 ) -> torch.Tensor:
     """Model outputs [N, ...]; classes as log-probabilities.
 
     Args:
+        raw: as the model gives them.
         batch_statistics: BatchNorm normalises by the samples themselves. Changes the running
             statistics of `trainable`: for throw-away models only.
     """
@@ -98,7 +103,7 @@ def outputs(
         made = torch.cat([graph(batch) for batch in x.split(_batch_size(x))])
     for module, training in modes.items():
         module.training = training
-    if made.dim() != 2 or made.shape[1] < 2:
+    if raw or made.dim() != 2 or made.shape[1] < 2:
         return made
     if ends_in_softmax(trainable):
         return made.clamp_min(1e-9).log()

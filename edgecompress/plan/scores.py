@@ -1,0 +1,102 @@
+"""How good a model is, by the one measure the whole search selects with.
+
+labels, classes        top-1 accuracy in percent
+a user's metric        whatever number it returns; larger is better
+otherwise              minus the divergence from the source model's own outputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from edgecompress.compress.finetune import Task
+from edgecompress.errors import BadInput
+from edgecompress.model.data import Dataset, Splits
+from edgecompress.model.symbols import find_symbol
+from edgecompress.model.trainable import Trainable
+from edgecompress.plan.sensitivity import damage, outputs
+from edgecompress.records import Record
+
+JUDGED_SAMPLES = 1000
+TOP1 = "top-1 %"
+DIVERGENCE = "divergence from the source's outputs"
+
+Metric = Callable[[np.ndarray, np.ndarray | None], float]
+"""(model outputs [N, ...] float32, labels or None) -> a number, larger is better."""
+
+
+class Score(Record):
+    """`value` by the metric, larger is better (None where there is none to take); `divergence`
+    from the source's outputs decides between equals, and alone where there are no labels."""
+
+    metric: str
+    value: float | None
+    divergence: float
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """For comparing: larger is better."""
+        return (0.0 if self.value is None else self.value, -self.divergence)
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"divergence {self.divergence:.4g}"
+        return f"{self.value:.2f} {self.metric.removeprefix('top-1 ')}"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores models on the first thousand validation samples (of training where there are none)."""
+
+    held_out: Dataset
+    teacher: torch.Tensor
+    task: Task
+    metric: str
+    function: Metric | None
+
+    @staticmethod
+    def of_source(trainable: Trainable, splits: Splits, metric: str | None = None) -> Scorer:
+        """Raises BadData for labels the model has no output for, BadInput for a bad metric."""
+        chosen = splits.validation if len(splits.validation.x) else splits.train
+        y = None if chosen.y is None else chosen.y[:JUDGED_SAMPLES]
+        held_out = Dataset(chosen.x[:JUDGED_SAMPLES], y)
+        task = Task.of(trainable, splits)
+        teacher = outputs(trainable, torch.from_numpy(held_out.x))
+        function = None if metric is None else find_symbol(metric)
+        name = metric or (TOP1 if task.kind == "classification" and y is not None else DIVERGENCE)
+        return Scorer(held_out, teacher, task, name, function)
+
+    def of(self, model: Trainable) -> Score:
+        made = outputs(model, torch.from_numpy(self.held_out.x))
+        return Score(
+            metric=self.metric,
+            value=self._value(model, made),
+            divergence=damage(self.teacher, made),
+        )
+
+    def _value(self, model: Trainable, made: torch.Tensor) -> float | None:
+        if self.function is not None:
+            return self._by_user(model)
+        if self.metric != TOP1:
+            return None
+        assert self.held_out.y is not None
+        labels = torch.from_numpy(self.held_out.y)
+        return 100.0 * float((made.argmax(1) == labels).float().mean())
+
+    def _by_user(self, model: Trainable) -> float:
+        assert self.function is not None
+        made = outputs(model, torch.from_numpy(self.held_out.x), raw=True)
+        try:
+            found = float(self.function(made.numpy(), self.held_out.y))
+        except Exception as error:
+            raise BadInput(
+                f"The metric '{self.metric}' failed: {type(error).__name__}: {error}.",
+                next_step="It takes (outputs [N, ...], labels or None) and returns a number.",
+            ) from error
+        if not np.isfinite(found):
+            raise BadInput(f"The metric '{self.metric}' returned {found} for the model's outputs.")
+        return found
