@@ -1,45 +1,24 @@
-"""The small frozen records that pass between rooms: JSON both ways, hashable by content."""
+"""The small frozen records that pass between rooms: JSON both ways, hashable by content.
+
+What an image occupies is described in `memory_records`, and can be had from here too.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-SCHEMA_VERSION = 1
+from edgecompress.memory_records import ArenaPlacement as ArenaPlacement
+from edgecompress.memory_records import MemoryMap as MemoryMap
+from edgecompress.memory_records import RegionUse as RegionUse
+from edgecompress.memory_records import SizeReport as SizeReport
+from edgecompress.memory_records import TensorPlacement as TensorPlacement
+from edgecompress.record_base import SCHEMA_VERSION as SCHEMA_VERSION
+from edgecompress.record_base import Record as Record
+from edgecompress.record_base import sha256_file as sha256_file
 
 MeasurementLabel = Literal[
     "measured on device", "emulated instructions", "estimated cycles", "predicted"
 ]
-
-
-class Record(BaseModel):
-    """A frozen value: unknown keys are refused, equality is by content."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def to_json(self) -> str:
-        """Indented JSON with a trailing newline; the same record gives the same bytes."""
-        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Raises pydantic.ValidationError on unknown or missing keys."""
-        return cls.model_validate_json(text)
-
-    def content_hash(self) -> str:
-        """sha256 of the canonical JSON, in hex."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Budget(Record):
@@ -123,77 +102,6 @@ class TensorSpec(Record):
     scale: float | None = None
     zero_point: int = 0
     source_layout: Literal["NCHW", ""] = ""
-
-
-class TensorPlacement(Record):
-    """One activation in the arena; live from first_step to last_step, both included."""
-
-    name: str
-    offset_bytes: int
-    size_bytes: int
-    first_step: int
-    last_step: int
-
-
-class ArenaPlacement(Record):
-    """The part of the arena that lies in one memory region, from `offset_bytes` on."""
-
-    region: str
-    offset_bytes: int
-    size_bytes: int
-
-
-class MemoryMap(Record):
-    """The arena over time. `occupied_bytes` holds, for each step, the bytes in use while it runs:
-    with `tensors` what a picture of the arena needs.
-
-    `peak_index` is the step's number (-1: before the first). `arenas` names the memories the arena
-    is divided between, in the order of offsets; empty where the device has one.
-    """
-
-    arena_bytes: int
-    tensors: tuple[TensorPlacement, ...]
-    peak_step: str
-    peak_live_bytes: int
-    occupied_bytes: tuple[int, ...] = ()
-    peak_index: int = 0
-    arenas: tuple[ArenaPlacement, ...] = ()
-
-    def live_at_peak(self) -> list[TensorPlacement]:
-        """What is live at the fullest step, largest first."""
-        live = [t for t in self.tensors if t.first_step <= self.peak_index <= t.last_step]
-        return sorted(live, key=lambda tensor: (-tensor.size_bytes, tensor.name))
-
-
-class RegionUse(Record):
-    """What the linked image takes of one memory region, the stack's reserve included."""
-
-    name: str
-    kind: Literal["flash", "ram"]
-    used_bytes: int
-    size_bytes: int
-
-
-class SizeReport(Record):
-    """Sizes read from the linked image.
-
-    `flash_sections`: weights, kernels, model (generated C and its tables), runtime, vectors, data.
-    `ram_parts`: arena, scratch, static, io, and stack: the measured high-water once the image ran
-    (`stack_reserve` where nothing could measure it). `regions`: the same by memory region, as
-    linked; empty for a host.
-    """
-
-    flash_sections: dict[str, int]
-    ram_parts: dict[str, int]
-    regions: tuple[RegionUse, ...] = ()
-
-    @property
-    def flash_bytes(self) -> int:
-        return sum(self.flash_sections.values())
-
-    @property
-    def ram_bytes(self) -> int:
-        return sum(self.ram_parts.values())
 
 
 class LayerReport(Record):

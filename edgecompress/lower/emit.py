@@ -73,7 +73,6 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
             "the C API takes one of each.",
             next_step="Cut the model to one input and one output tensor.",
         )
-    symbols = constant_symbols(program)
     header = _TEMPLATES.get_template("model.h.j2").render(
         name=_c_text(program.name),
         model_hash=_c_text(model_hash),
@@ -100,24 +99,28 @@ def emit_c(program: Program, *, model_hash: str) -> tuple[str, str]:
         constant_bytes=program.constant_bytes,
         arenas=_arena_arrays(program),
         alignment=program.arena_alignment,
-        calls=[
-            {
-                "name": step.name,
-                "op": _c_text(step.op),
-                "output": _describe(program.buffers[step.output]),
-                "symbol": _function_symbol(program, step.function),
-                "arguments": [
-                    _argument(
-                        program, symbols, argument, is_output=index == len(step.arguments) - 1
-                    )
-                    for index, argument in enumerate(step.arguments)
-                ],
-            }
-            for step in program.steps
-        ],
+        calls=_calls(program),
         c_text=_c_text,
     )
     return header, source
+
+
+def _calls(program: Program) -> list[dict[str, Any]]:
+    """Each step's call in order: symbol, arguments, and what its comment says."""
+    symbols = constant_symbols(program)
+    return [
+        {
+            "name": step.name,
+            "op": _c_text(step.op),
+            "output": _describe(program.buffers[step.output]),
+            "symbol": _function_symbol(program, step.function),
+            "arguments": [
+                _argument(program, symbols, argument, is_output=index == len(step.arguments) - 1)
+                for index, argument in enumerate(step.arguments)
+            ],
+        }
+        for step in program.steps
+    ]
 
 
 def emit_weights(program: Program) -> tuple[str, bytes]:
