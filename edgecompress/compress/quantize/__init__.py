@@ -1,6 +1,7 @@
-"""Trainable in, deployable out: post-training int8 quantization written as ONNX QDQ."""
+"""Trainable in, deployable out: post-training quantization written as ONNX QDQ."""
 
 from edgecompress.compress.quantize.evaluate import evaluate_deployable
 from edgecompress.compress.quantize.export import quantize
+from edgecompress.compress.quantize.options import QuantizeOptions
 
-__all__ = ["evaluate_deployable", "quantize"]
+__all__ = ["QuantizeOptions", "evaluate_deployable", "quantize"]

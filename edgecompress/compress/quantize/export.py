@@ -22,8 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
-from edgecompress.compress.quantize.observe import Observer
 from edgecompress.compress.quantize.operators import attributes_of
+from edgecompress.compress.quantize.options import Observer, QuantizeOptions
 from edgecompress.compress.quantize.prepared import (
     Layer,
     Quantized,
@@ -36,8 +36,9 @@ from edgecompress.compress.quantize.weights import quantize_bias
 from edgecompress.model.trainable import Trainable
 from edgecompress.records import WeightStorage
 
-OPSET = 17
-IR_VERSION = 8
+OPSET, IR_VERSION = 17, 8
+# int16 values in QuantizeLinear came with opset 21.
+WIDE_OPSET, WIDE_IR_VERSION = 21, 10
 
 
 def quantize(
@@ -46,6 +47,7 @@ def quantize(
     *,
     name: str,
     weights: Mapping[str, WeightStorage] | None = None,
+    options: QuantizeOptions | None = None,
     observer: Observer = "mse",
 ) -> onnx.ModelProto:
     """The int8 model by the TensorFlow Lite rules, as ONNX QDQ (opset 17, batch 1, NCHW).
@@ -69,7 +71,8 @@ def quantize(
         BadInput: `weights` names no layer, or not what the model was trained for.
         UnsupportedOperators: a node no rule covers.
     """
-    prepared = prepare(trainable, calibration, weights or {}, observer)
+    options = options or QuantizeOptions(observer=observer)
+    prepared = prepare(trainable, calibration, weights or {}, options)
     writer = _Writer(prepared)
     for node in prepared.graph.graph.nodes:
         writer.add(node)
@@ -126,9 +129,10 @@ class _Writer:
             [helper.make_tensor_value_info(folded.output_name, TensorProto.FLOAT, shape_out)],
             list(self._initializers.values()),
         )
-        opset = [helper.make_opsetid("", OPSET)]
+        wide = any(affine.bits == 16 for affine in self._parameters.values())
+        opset = [helper.make_opsetid("", WIDE_OPSET if wide else OPSET)]
         model = helper.make_model(graph, opset_imports=opset, producer_name="edgecompress")
-        model.ir_version = IR_VERSION
+        model.ir_version = WIDE_IR_VERSION if wide else IR_VERSION
         onnx.checker.check_model(model, full_check=True)
         return model
 
@@ -145,7 +149,8 @@ class _Writer:
     def _emit_quantize(self, node: torch.fx.Node, name: str) -> None:
         affine = self._parameters[node]
         scale = self._constant(f"{name}.scale", np.array(affine.scale, np.float32))
-        zero = self._constant(f"{name}.zero_point", np.array(affine.zero_point, np.int8))
+        dtype = np.int8 if affine.bits == 8 else np.int16
+        zero = self._constant(f"{name}.zero_point", np.array(affine.zero_point, dtype))
         stored, real = f"{name}_quantized", f"{name}_dequantized"
         self._emit("QuantizeLinear", [name, scale, zero], f"{name}_quantize", stored)
         self._emit("DequantizeLinear", [stored, scale, zero], f"{name}_dequantize", real)
@@ -154,7 +159,7 @@ class _Writer:
     def _emit_activation(self, kind: str, node: torch.fx.Node, name: str) -> None:
         """ReLU6 is written as Relu where the quantized range already ends at or below 6."""
         affine = self._parameters[node]
-        top = float(affine.scale) * (127 - affine.zero_point)
+        top = float(affine.scale) * (affine.highest - affine.zero_point)
         source = self._names[input_nodes(node)[0]]
         if kind == "relu" or top <= 6.0 * (1 + 1e-6):
             self._emit("Relu", [source], name, name)
@@ -174,8 +179,8 @@ class _Writer:
         stored_bias, bias_scale = quantize_bias(bias_of(layer), input_scale, weight_scale)
         inputs = [
             self._dequantized[source],
-            self._emit_parameter(f"{name}.weight", weight, weight_scale),
-            self._emit_parameter(f"{name}.bias", stored_bias, bias_scale),
+            self._emit_parameter(f"{name}.weight", weight, weight_scale, grid.per_channel),
+            self._emit_parameter(f"{name}.bias", stored_bias, bias_scale, grid.per_channel),
         ]
         if kind == "linear":
             self._emit("Gemm", inputs, name, name, transB=1)
@@ -184,12 +189,17 @@ class _Writer:
             padding = module_of(pad) if pad is not None else None
             self._emit("Conv", inputs, name, name, **attributes_of(layer, padding))
 
-    def _emit_parameter(self, name: str, value: np.ndarray, scale: np.ndarray) -> str:
+    def _emit_parameter(
+        self, name: str, value: np.ndarray, scale: np.ndarray, per_channel: bool
+    ) -> str:
         stored = self._constant(f"{name}_quantized", value)
+        if not per_channel:
+            scale = scale[:1].reshape(())
         scales = self._constant(f"{name}.scale", scale)
-        zeros = self._constant(f"{name}.zero_point", np.zeros(len(scale), value.dtype))
+        zeros = self._constant(f"{name}.zero_point", np.zeros(scale.shape, value.dtype))
+        axis = {"axis": 0} if per_channel else {}
         inputs = [stored, scales, zeros]
-        self._emit("DequantizeLinear", inputs, f"{name}_dequantize", name, axis=0)
+        self._emit("DequantizeLinear", inputs, f"{name}_dequantize", name, **axis)
         return name
 
     def _emit_simple(self, node: torch.fx.Node, kind: str, sources: list[str], name: str) -> None:

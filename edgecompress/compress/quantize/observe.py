@@ -1,78 +1,53 @@
-"""Activation ranges from calibration data: smallest and largest value, or least squared error."""
+"""Activation scales from calibration data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from edgecompress.compress.layers import kind_of
+from edgecompress.compress.quantize.affine import Affine, affine_from_range, softmax_affine
+from edgecompress.compress.quantize.options import QuantizeOptions
+from edgecompress.compress.quantize.ranges import choose
 from edgecompress.compress.quantize.sharing import Sharing
 
-Observer = Literal["mse", "minmax"]
-
 _BINS = 2048
-_SHRINK = np.linspace(0.3, 1.0, 71)
-
-
-@dataclass(frozen=True)
-class Affine:
-    """real = scale * (stored - zero_point), stored in int8 [-128, 127]."""
-
-    scale: np.float32
-    zero_point: int
-
-    def quantize(self, values: np.ndarray) -> np.ndarray:
-        """Round half to even, saturate: the ONNX QuantizeLinear rule. Returns float of integers."""
-        stored = np.rint(values / np.float64(self.scale)) + self.zero_point
-        return np.clip(stored, -128, 127)
-
-    def dequantize(self, stored: np.ndarray) -> np.ndarray:
-        return (stored - self.zero_point) * np.float64(self.scale)
-
-
-SOFTMAX = Affine(np.float32(1 / 256), -128)
-
-
-def affine_from_range(low: float, high: float) -> Affine:
-    """Asymmetric int8 for [low, high], widened to contain 0 so that padding is exact."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    # Below this a float32 scale product would lose precision or vanish; the tensor is all zeros.
-    span = max(high - low, 1e-6)
-    scale = np.float32(span / 255)
-    zero_point = int(np.clip(np.rint(-128 - low / np.float64(scale)), -128, 127))
-    return Affine(scale, zero_point)
 
 
 def observe(
-    graph: torch.fx.GraphModule, sharing: Sharing, calibration: np.ndarray, observer: Observer
+    graph: torch.fx.GraphModule,
+    sharing: Sharing,
+    calibration: np.ndarray,
+    options: QuantizeOptions,
 ) -> dict[torch.fx.Node, Affine]:
     """The scale and zero point of every tensor of `sharing`; tensors of one owner get the same.
 
     The range of an owner is that of all its tensors together. Model input and output keep their
     whole range (the input is what the device is given, the output's order is the answer); softmax
-    is always 1/256, -128. "mse" narrows the others where clipping a rare value costs less squared
-    error than the finer step wins.
+    has the range TensorFlow Lite gives it. The others may clip rare values, see `ranges`.
 
     Args:
         calibration: [N, ...] float32.
     """
     ranges = _ranges(graph, sharing, calibration)
-    histograms = _histograms(graph, sharing, calibration, ranges) if observer == "mse" else {}
+    clips = options.observer != "minmax"
+    histograms = _histograms(graph, sharing, calibration, ranges) if clips else {}
     result: dict[torch.fx.Node, Affine] = {}
     fixed = _whole_range_owners(sharing)
+    bits, symmetric = options.activation_bits, options.symmetric_activations
     for node in sharing.tensors:
         owner = sharing.owner[node]
         if owner in result:
             continue
         if kind_of(owner) == "softmax":
-            result[owner] = SOFTMAX
+            result[owner] = softmax_affine(bits)
         elif owner in fixed or owner not in histograms:
-            result[owner] = affine_from_range(*ranges[owner])
+            result[owner] = affine_from_range(*ranges[owner], bits=bits, symmetric=symmetric)
         else:
-            result[owner] = _least_squared_error(*ranges[owner], histograms[owner])
+            result[owner] = choose(*ranges[owner], histograms[owner], options)
     return {node: result[sharing.owner[node]] for node in sharing.tensors}
 
 
@@ -88,7 +63,12 @@ def _whole_range_owners(sharing: Sharing) -> set[torch.fx.Node]:
 class _Recorder(torch.fx.Interpreter):
     """Runs the graph and hands every quantized tensor's values to `see`."""
 
-    def __init__(self, graph: torch.fx.GraphModule, sharing: Sharing, see: Any) -> None:
+    def __init__(
+        self,
+        graph: torch.fx.GraphModule,
+        sharing: Sharing,
+        see: Callable[[torch.fx.Node, torch.Tensor], None],
+    ) -> None:
         super().__init__(graph)
         self._wanted = set(sharing.tensors)
         self._owner = sharing.owner
@@ -137,17 +117,3 @@ def _histograms(
 
     _run(_Recorder(graph, sharing, see), calibration)
     return histograms
-
-
-def _least_squared_error(low: float, high: float, histogram: np.ndarray) -> Affine:
-    """The best of 71 shrunken ranges by squared error at the bins' centres."""
-    edges = np.linspace(low, high, _BINS + 1)
-    centres = (edges[:-1] + edges[1:]) / 2
-    best, least = affine_from_range(low, high), np.inf
-    for factor in _SHRINK[::-1]:
-        candidate = affine_from_range(low * factor, high * factor)
-        error = centres - candidate.dequantize(candidate.quantize(centres))
-        total = float(np.sum(histogram * error * error))
-        if total < least:
-            best, least = candidate, total
-    return best

@@ -11,7 +11,10 @@ from torch import nn
 
 from edgecompress.compress.batchnorm import fold
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
-from edgecompress.compress.quantize.observe import Affine, Observer, observe
+from edgecompress.compress.quantize.affine import Affine
+from edgecompress.compress.quantize.equalize import equalize
+from edgecompress.compress.quantize.observe import observe
+from edgecompress.compress.quantize.options import QuantizeOptions
 from edgecompress.compress.quantize.sharing import Sharing, share_scales
 from edgecompress.compress.quantize.storage import storage_of_layers
 from edgecompress.compress.quantize.weights import WeightGrid, make_grid, widened, zeroed
@@ -61,18 +64,21 @@ def prepare(
     trainable: Trainable,
     calibration: np.ndarray,
     weights: Mapping[str, WeightStorage],
-    observer: Observer = "mse",
+    options: QuantizeOptions | None = None,
 ) -> Quantized:
     """Everything `quantize` decides, before it is written; see there."""
     if isinstance(trainable, Quantized):
         return _checked(trainable, storage_of_layers(trainable.graph, weights))
     _check_calibration(trainable, calibration)
+    options = options or QuantizeOptions()
     folded = fold(trainable)
+    if options.equalize:
+        folded = equalize(folded)
     storage = storage_of_layers(folded.graph, weights)
     sharing = share_scales(folded.graph)
-    found = observe(folded.graph, sharing, calibration, observer)
+    found = observe(folded.graph, sharing, calibration, options)
     activations = {node.name: affine for node, affine in found.items()}
-    return put_on_grids(folded, sharing, activations, storage)
+    return put_on_grids(folded, sharing, activations, storage, per_channel=options.per_channel)
 
 
 def put_on_grids(
