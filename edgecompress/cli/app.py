@@ -14,6 +14,7 @@ import typer
 
 from edgecompress import __version__
 from edgecompress.cli import commands, targets
+from edgecompress.cli.compress import compress
 from edgecompress.cli.failures import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("fit")(commands.fit)
 app.command("plan")(commands.plan)
+app.command("compress")(compress)
 app.command("compile")(commands.compile_models)
 app.command("profile")(commands.profile)
 app.command("inspect")(commands.inspect)

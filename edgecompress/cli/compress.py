@@ -1,0 +1,201 @@
+"""compress: one method alone, with its own options; a before/after table or JSON out."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecompress.cli import options as opt
+from edgecompress.cli.failures import EXIT_FITS
+from edgecompress.cli.session import choose, show, working
+from edgecompress.errors import BadConfig
+
+if TYPE_CHECKING:
+    from edgecompress.compress.methods import MethodOptions
+
+
+class Method(StrEnum):
+    """What is done to the model."""
+
+    prune = "prune"
+    sparsify = "sparsify"
+    quantize = "quantize"
+    share = "share"
+
+
+class Criterion(StrEnum):
+    """How channels are compared."""
+
+    l1 = "l1"
+    l2 = "l2"
+    batchnorm = "batchnorm"
+    taylor = "taylor"
+    activation = "activation"
+    apoz = "apoz"
+
+
+class Scope(StrEnum):
+    """Every layer by itself, or one threshold over all."""
+
+    layer = "layer"
+    network = "global"
+
+
+class Observer(StrEnum):
+    minmax = "minmax"
+    mse = "mse"
+
+
+_PRUNE, _SPARSIFY, _QUANTIZE = "Prune", "Sparsify", "Quantize and share"
+
+MethodOption = Annotated[Method, typer.Option("--method", "-m", help="What to do to the model.")]
+Ratio = Annotated[
+    float | None,
+    typer.Option("--ratio", help="Share of the channels to remove, below 1; default 0.5.",
+                 rich_help_panel=_PRUNE),
+]  # fmt: skip
+CriterionOption = Annotated[
+    Criterion | None,
+    typer.Option("--criterion", help="Which channels matter; default l2.",
+                 rich_help_panel=_PRUNE),
+]  # fmt: skip
+ScopeOption = Annotated[
+    Scope | None,
+    typer.Option("--scope", help="The same share of every layer, or the weakest anywhere.",
+                 rich_help_panel=_PRUNE),
+]  # fmt: skip
+MultipleOf = Annotated[
+    int | None,
+    typer.Option("--multiple-of", min=1, rich_help_panel=_PRUNE,
+                 help="Round widths to this; default 4, or what --target likes."),
+]  # fmt: skip
+Repair = Annotated[
+    bool | None,
+    typer.Option("--repair/--no-repair", help="Least-squares repair of the next layers.",
+                 rich_help_panel=_PRUNE),
+]  # fmt: skip
+Sparsity = Annotated[
+    float | None,
+    typer.Option("--sparsity", help="Share of zeros, below 1; default 0.5. Takes --scope too.",
+                 rich_help_panel=_SPARSIFY),
+]  # fmt: skip
+Bits = Annotated[
+    int | None,
+    typer.Option("--bits", help="8 or 4 bits a weight; default 8.", rich_help_panel=_QUANTIZE),
+]  # fmt: skip
+ObserverOption = Annotated[
+    Observer | None,
+    typer.Option("--observer", help="Range of activations; default mse.",
+                 rich_help_panel=_QUANTIZE),
+]  # fmt: skip
+Values = Annotated[
+    int | None,
+    typer.Option("--values", help="16 or 4 different weights a layer; default 16.",
+                 rich_help_panel=_QUANTIZE),
+]  # fmt: skip
+FinetuneSteps = Annotated[
+    int, typer.Option("--finetune-steps", min=0, help="Recovery training against the original.")
+]
+
+
+def compress(
+    method: MethodOption,
+    model: opt.DemoModel = None,
+    data: opt.Data = None,
+    target: opt.Target = None,
+    ratio: Ratio = None,
+    criterion: CriterionOption = None,
+    scope: ScopeOption = None,
+    multiple_of: MultipleOf = None,
+    repair: Repair = None,
+    sparsity: Sparsity = None,
+    bits: Bits = None,
+    observer: ObserverOption = None,
+    values: Values = None,
+    finetune_steps: FinetuneSteps = 0,
+    seed: opt.Seed = None,
+    input_shape: opt.InputShape = None,
+    trust: opt.Trust = False,
+    output: opt.Output = None,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
+) -> int:
+    """Carry out one compression method and write the model as ONNX, with what it cost."""
+    chosen = choose(model=model, data=data, target=target, seed=seed, input_shape=input_shape,
+                    output=output)  # fmt: skip
+    given = {
+        "ratio": ratio, "criterion": criterion, "scope": scope, "multiple_of": multiple_of,
+        "repair": repair, "sparsity": sparsity, "bits": bits, "observer": observer,
+        "values": values,
+    }  # fmt: skip
+    _refuse_file(chosen.output)
+    with working(debug=debug) as progress:
+        from edgecompress.compression import compress_model
+
+        options = options_of(method, given, target=chosen.target)
+        if chosen.model is None:
+            progress.note("No model given: compressing the bundled demo, a ResNet.")
+        result = compress_model(
+            chosen.model or "demo", options, data=chosen.data, finetune_steps=finetune_steps,
+            seed=chosen.seed, output=chosen.output, input_shape=chosen.input_shape, trust=trust,
+            progress=progress,
+        )  # fmt: skip
+    if as_json:
+        sys.stdout.write(result.to_json())
+    else:
+        from edgecompress.report.compression import compression_table
+
+        folder = chosen.output or Path("build") / f"{result.model}-{result.method}"
+        show(compression_table(result, folder=folder))
+    return EXIT_FITS
+
+
+def options_of(
+    method: Method, given: dict[str, Any], *, target: str | None = None
+) -> MethodOptions:
+    """The method's own options from those given on the command line (None: not given).
+
+    Raises:
+        BadConfig: an option of another method, or a value out of range.
+    """
+    from pydantic import ValidationError
+
+    from edgecompress.compress.methods import OPTIONS
+
+    kind = OPTIONS[method.value]
+    spoken = {name: getattr(value, "value", value) for name, value in given.items()
+              if value is not None}  # fmt: skip
+    for name in spoken:
+        if name not in kind.model_fields:
+            takers = [one for one, other in OPTIONS.items() if name in other.model_fields]
+            raise BadConfig(
+                f"{_flag(name)} belongs to --method {' and '.join(takers)}, not to {method.value}.",
+                next_step=f"{method.value} takes {', '.join(map(_flag, kind.model_fields))}.",
+            )
+    if "multiple_of" in kind.model_fields and "multiple_of" not in spoken and target is not None:
+        from edgecompress.compress.widths import kernel_multiple
+        from edgecompress.target import load_target
+
+        spoken["multiple_of"] = kernel_multiple(load_target(target))
+    try:
+        return kind(**spoken)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = str(fault["loc"][0])
+        raise BadConfig(f"{_flag(name)} {fault['input']}: {fault['msg']}.") from None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _refuse_file(output: Path | None) -> None:
+    if output is not None and output.suffix in (".onnx", ".tflite", ".pt2"):
+        raise BadConfig(
+            f"--output names a folder, and {output} looks like a file.",
+            next_step=f"Give --output {output.with_suffix('')}; the model is model.onnx in it.",
+        )

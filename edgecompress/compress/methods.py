@@ -1,0 +1,289 @@
+"""Each compression method on its own, as one step: (model, data, options) -> model.
+
+The planner chooses among the same functions with a plan for every layer; here one setting decides
+for the whole network.
+
+    prune      structured pruning: fewer channels             prune, criteria, widths, repair
+    sparsify   unstructured magnitude pruning: zeros           sparsify
+    lowrank    factorization: two or more thinner layers       lowrank
+    quantize   int8 or int4 weights, int8 activations          quantize
+    share      at most 16 or 4 different weights a layer       share, quantize
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from edgecompress.compress.batchnorm import reestimate
+from edgecompress.compress.criteria import NEED_DATA, Criterion, channel_scores
+from edgecompress.compress.finetune import distill
+from edgecompress.compress.groups import find_groups, map_channels
+from edgecompress.compress.prune import prune
+from edgecompress.compress.quantize import quantize
+from edgecompress.compress.sparsify import (
+    global_sparsity,
+    layer_sparsity,
+    sparse_layers,
+    sparsify,
+    zero_masks,
+)
+from edgecompress.compress.widths import global_widths, uniform_widths
+from edgecompress.errors import BadData, BadInput
+from edgecompress.model.data import Splits
+from edgecompress.model.trainable import Trainable
+from edgecompress.progress import SILENT, Progress
+from edgecompress.records import Record, WeightStorage
+
+CALIBRATION_SAMPLES = 256
+
+
+class PruneOptions(Record):
+    """Structured pruning.
+
+    Attributes:
+        ratio: share of the channels removed.
+        scope: the same share of every group ("layer"), or the weakest of all ("global").
+        multiple_of: what widths are rounded to.
+        repair: least-squares repair of the layers behind, on calibration data.
+    """
+
+    ratio: float = 0.5
+    criterion: Criterion = "l2"
+    scope: Literal["layer", "global"] = "layer"
+    multiple_of: int = 4
+    repair: bool = False
+
+
+class SparsifyOptions(Record):
+    """Unstructured pruning: `sparsity` is the share of zeros, of each layer or over all."""
+
+    sparsity: float = 0.5
+    scope: Literal["layer", "global"] = "layer"
+
+
+class QuantizeOptions(Record):
+    """Post-training quantization: int8 everywhere, or int4 weights."""
+
+    bits: Literal[8, 4] = 8
+    observer: Literal["minmax", "mse"] = "mse"
+
+
+class ShareOptions(Record):
+    """Weight sharing: how many different values a layer's weights may take."""
+
+    values: Literal[16, 4] = 16
+
+
+MethodOptions = PruneOptions | SparsifyOptions | QuantizeOptions | ShareOptions
+OPTIONS: dict[str, type[MethodOptions]] = {
+    "prune": PruneOptions,
+    "sparsify": SparsifyOptions,
+    "quantize": QuantizeOptions,
+    "share": ShareOptions,
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one layer or group, in words and numbers."""
+
+    layer: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A method's result.
+
+    Attributes:
+        trainable: the float model; where there is a deployable, the one it was made from.
+        deployable: int8 QDQ ONNX of "quantize" and "share", else None.
+        changes: one for each layer or group that is not as it was.
+    """
+
+    trainable: Trainable
+    deployable: onnx.ModelProto | None
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """`calibration` is a seeded choice of training inputs with their `labels`, if there are any."""
+
+    trainable: Trainable
+    splits: Splits | None
+    calibration: torch.Tensor | None
+    labels: torch.Tensor | None
+    finetune_steps: int
+    seed: int
+    progress: Progress
+
+    def needed(self, why: str) -> torch.Tensor:
+        if self.calibration is None:
+            raise BadInput(f"{why} needs data.", next_step="Give --data.")
+        return self.calibration
+
+    def finetuned(self, student: Trainable) -> Trainable:
+        """`student` after the training asked for, with the original as its teacher."""
+        if not self.finetune_steps:
+            return student
+        assert self.splits is not None
+        self.progress.stage("Fine-tune", self.finetune_steps)
+        return distill(
+            student,
+            self.trainable,
+            self.splits,
+            steps=self.finetune_steps,
+            seed=self.seed,
+            progress=self.progress,
+        )
+
+
+def compress(
+    trainable: Trainable,
+    options: MethodOptions,
+    splits: Splits | None = None,
+    *,
+    name: str = "model",
+    finetune_steps: int = 0,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Compressed:
+    """Carries out one method; `trainable` is not changed.
+
+    Args:
+        options: whose class names the method.
+        splits: for calibration and fine-tuning; what needs none may go without.
+        name: of a deployable's graph.
+        finetune_steps: recovery training against the original, 0 for none.
+
+    Raises:
+        BadInput: nothing in the model the method applies to, an option out of range, or no data
+            where the method needs some.
+    """
+    if finetune_steps < 0:
+        raise BadInput(f"{finetune_steps} fine-tuning steps are not possible; give 0 or more.")
+    if finetune_steps and splits is None:
+        raise BadInput("Fine-tuning needs data.", next_step="Give --data.")
+    calibration, labels = _calibration(splits, seed)
+    task = _Task(trainable, splits, calibration, labels, finetune_steps, seed, progress)
+    if isinstance(options, PruneOptions):
+        return _prune(task, options)
+    if isinstance(options, SparsifyOptions):
+        return _sparsify(task, options)
+    if isinstance(options, QuantizeOptions):
+        storage = WeightStorage(format="int4") if options.bits == 4 else None
+        return _quantize(task, storage, name, options.observer)
+    return _quantize(task, WeightStorage(format=f"shared{options.values}"), name, "mse")
+
+
+def _calibration(
+    splits: Splits | None, seed: int
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    if splits is None:
+        return None, None
+    train = splits.train
+    rows = np.sort(np.random.default_rng(seed).permutation(len(train.x))[:CALIBRATION_SAMPLES])
+    labels = None if train.y is None else torch.from_numpy(train.y[rows])
+    return torch.from_numpy(np.ascontiguousarray(train.x[rows])), labels
+
+
+def _prune(task: _Task, options: PruneOptions) -> Compressed:
+    before, widths = task.trainable, _widths(task, options)
+    groups = {group.name: group for group in find_groups(before)}
+    narrowed = {name: width for name, width in widths.items() if width < groups[name].channels}
+    if not narrowed:
+        raise BadInput(
+            f"A ratio of {options.ratio:g} in multiples of {options.multiple_of} removes no "
+            f"channel of any of the {len(groups)} groups.",
+            next_step="Give a larger --ratio or a smaller --multiple-of.",
+        )
+    after = prune(
+        before,
+        narrowed,
+        criterion=options.criterion,
+        calibration=task.calibration,
+        labels=task.labels,
+        repaired=options.repair,
+    )
+    changes = tuple(
+        Change(" + ".join(groups[name].producers), f"{groups[name].channels} channels", str(width))
+        for name, width in narrowed.items()
+    )
+    return Compressed(task.finetuned(_renormalized(task, after)), None, changes)
+
+
+def _widths(task: _Task, options: PruneOptions) -> dict[str, int]:
+    if options.criterion in NEED_DATA or options.repair:
+        task.needed(f"Pruning by '{options.criterion}'" if not options.repair else "Repair")
+    if options.scope == "layer":
+        return uniform_widths(task.trainable, options.ratio, multiple_of=options.multiple_of)
+    scores = channel_scores(
+        task.trainable,
+        map_channels(task.trainable),
+        options.criterion,
+        task.calibration,
+        task.labels,
+    )
+    return global_widths(
+        task.trainable,
+        options.ratio,
+        scores,
+        normalize=options.criterion != "batchnorm",
+        multiple_of=options.multiple_of,
+    )
+
+
+def _renormalized(task: _Task, changed: Trainable) -> Trainable:
+    """BatchNorm statistics taken again where there is data to take them on."""
+    if task.calibration is None:
+        return changed
+    if len(task.calibration) < 2:
+        raise BadData(
+            "The training data holds 1 sample; statistics of BatchNorm need at least 2.",
+            next_step="Give some hundred samples, or no data at all.",
+        )
+    return reestimate(changed, task.calibration)
+
+
+def _sparsify(task: _Task, options: SparsifyOptions) -> Compressed:
+    before = task.trainable
+    choose: Callable[[Trainable, float], dict[str, float]]
+    choose = layer_sparsity if options.scope == "layer" else global_sparsity
+    sparsity = choose(before, options.sparsity)
+    after = _renormalized(task, sparsify(before, sparsity))
+    if task.finetune_steps:
+        after = sparsify(task.finetuned(after), sparsity)
+    kept = zero_masks(after)
+    changes = tuple(
+        Change(layer, f"{mask.numel()} weights", f"{int(mask.sum())} not zero")
+        for layer, mask in kept.items()
+    )
+    return Compressed(after, None, changes)
+
+
+def _quantize(task: _Task, storage: WeightStorage | None, name: str, observer: Any) -> Compressed:
+    calibration = task.needed("Quantization").numpy()
+    tuned = task.finetuned(task.trainable)
+    layers = sparse_layers(tuned.graph)
+    weights = dict.fromkeys(layers, storage) if storage is not None else {}
+    made = quantize(tuned, calibration, name=name, weights=weights, observer=observer)
+    shown = "int8" if storage is None else storage.format
+    changes = tuple(
+        Change(layer, f"{_weights(tuned, layer)} float weights", shown) for layer in layers
+    )
+    return Compressed(tuned, made, changes)
+
+
+def _weights(trainable: Trainable, layer: str) -> int:
+    module = trainable.graph.get_submodule(layer)
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    return module.weight.numel()

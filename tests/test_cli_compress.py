@@ -1,0 +1,202 @@
+"""`compress` from the command line to the files, on a network small enough to do for real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from edgecompress.cli import main
+from edgecompress.cli.compress import Method, options_of
+from edgecompress.compress.methods import OPTIONS, PruneOptions
+from edgecompress.errors import BadConfig
+from edgecompress.model.load import load_source
+from edgecompress.model.reference import run_onnx
+from edgecompress.model.trainable import to_trainable
+
+CLASSES = 3
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.body = nn.Conv2d(16, 16, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.norm(self.stem(x)))
+        return self.head(self.flatten(self.pool(self.relu(self.body(x)))))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """net.onnx, trained a little to tell three textures apart, and data.npz."""
+    where = tmp_path_factory.mktemp("compress")
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, CLASSES, 240)
+    x = rng.normal(size=(240, 1, 12, 12)).astype(np.float32)
+    x[y == 1, :, ::2] += 1
+    x[y == 2, :, :, ::2] += 1
+    np.savez(where / "data.npz", x=x, y=y)
+    np.savez(where / "unlabelled.npz", x=x)
+    torch.manual_seed(0)
+    network = Small().train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        optimizer.step()
+    torch.onnx.export(
+        network.eval(), (torch.zeros(1, 1, 12, 12),), where / "net.onnx", dynamo=False,
+        input_names=["image"], output_names=["scores"],
+    )  # fmt: skip
+    return where
+
+
+@pytest.fixture(autouse=True)
+def _inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def run(line: str, capsys: pytest.CaptureFixture[str]) -> dict:
+    code = main([*f"compress {line} --json".split()])
+    document = json.loads(capsys.readouterr().out)
+    assert code == document.get("error", {}).get("exit_code", 0)
+    return document
+
+
+def test_pruning_halves_the_network_and_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "net.onnx --method prune --ratio 0.5 --repair --data data.npz -o half"
+    result = run(line, capsys)
+    assert {change["layer"]: change["after"] for change in result["changes"]} == {
+        "stem": "8", "body": "8",
+    }  # fmt: skip
+    assert result["after"]["macs"] == 36 * (8 * 9 + 8 * 8 * 9) + 8 * CLASSES
+    assert result["before"]["macs"] == 36 * (16 * 9 + 16 * 16 * 9) + 16 * CLASSES
+    assert result["before"]["image_weight_bytes"] > 3 * result["after"]["image_weight_bytes"]
+    assert result["accuracy"].keys() == {"validation", "test"}
+    assert json.loads((folder / "half" / "result.json").read_text()) == result
+    again = to_trainable(load_source(str(folder / "half" / "model.onnx")))
+    assert again.graph.get_submodule("body").weight.shape == (8, 8, 3, 3)
+    before, after = result["accuracy"]["test"]
+    data = load_test_split(folder)
+    made = run_onnx(onnx.load(folder / "half" / "model.onnx"), data[0])
+    assert after == pytest.approx(100 * float((made.argmax(1) == data[1]).mean()))
+    assert before > 80
+
+
+def load_test_split(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    from edgecompress.model.data import load_data
+
+    test = load_data(str(folder / "data.npz"), input_shape=(1, 1, 12, 12)).test
+    assert test.y is not None
+    return test.x, test.y
+
+
+@pytest.mark.parametrize("criterion", ["l1", "taylor", "activation", "apoz"])
+def test_criteria_from_the_command_line(criterion: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = (
+        f"net.onnx -m prune --criterion {criterion} --scope global --data data.npz -o {criterion}"
+    )
+    result = run(line, capsys)
+    assert result["options"]["criterion"] == criterion
+    assert result["after"]["parameters"] < result["before"]["parameters"]
+
+
+def test_sparsity_pays_in_the_image_and_not_in_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    result = run("net.onnx -m sparsify --sparsity 0.75 -o sparse", capsys)
+    before, after = result["before"], result["after"]
+    assert before["file_weight_bytes"] == after["file_weight_bytes"]
+    weights = 16 * 9 + 16 * 16 * 9 + 16 * CLASSES
+    assert after["nonzero_weights"] == weights // 4
+    biases = 4 * (16 + 16 + CLASSES)
+    # A bit for each weight, a byte for each that is not zero; padded to units of eight.
+    assert weights * 3 / 8 <= after["image_weight_bytes"] - biases <= weights * 3 / 8 + 12
+    assert result["accuracy"] == {}
+
+
+def test_quantization_and_sharing_write_deployables(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line, limit in (("-m quantize --bits 4", 15), ("-m share --values 4", 4)):
+        result = run(f"net.onnx {line} --data unlabelled.npz -o out", capsys)
+        assert result["form"] == "int8 QDQ"
+        assert result["metric"] == "same top-1 as before %"
+        assert load_source(str(folder / "out" / "model.onnx")).kind == "deployable"
+        for tensor in onnx.load(folder / "out" / "model.onnx").graph.initializer:
+            if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1:
+                assert len(np.unique(onnx.numpy_helper.to_array(tensor))) <= limit
+
+
+def test_finetuning_recovers(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "net.onnx -m prune --ratio 0.75 --data data.npz -o tuned --finetune-steps"
+    bare, tuned = (run(f"{line} {steps}", capsys) for steps in (0, 200))
+    assert tuned["accuracy"]["validation"][1] > bare["accuracy"]["validation"][1] + 10
+
+
+def test_the_same_seed_gives_the_same_file(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "net.onnx -m sparsify --finetune-steps 3 --data data.npz -o same --seed 4"
+    first, second = (run(line, capsys) for _ in range(2))
+    assert first["hashes"] == second["hashes"]
+
+
+def test_the_table_has_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "net.onnx", "-m", "prune", "-d", "data.npz", "-o", "table"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("before", "after", "MACs", "Top-1, test", "table/model.onnx (float32)", "stem"):
+        assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("net.onnx -m prune --ratio 1.5", "ratio of 1.5 is out of range"),
+        ("net.onnx -m prune --ratio 0.01", "removes no channel of any of the 2 groups"),
+        ("net.onnx -m prune --criterion taylor", "'taylor' needs data"),
+        ("net.onnx -m prune --repair", "Repair needs data"),
+        ("net.onnx -m sparsify --sparsity 1", "sparsity of 1"),
+        ("net.onnx -m quantize", "Quantization needs data"),
+        ("net.onnx -m quantize --bits 5 --data data.npz", "--bits 5"),
+        ("net.onnx -m sparsify --ratio 0.5", "--ratio belongs to --method prune"),
+        ("net.onnx -m sparsify --finetune-steps 5", "Fine-tuning needs data"),
+        ("net.onnx -m prune -o x.onnx", "--output names a folder"),
+        ("one.onnx -m prune", "no prunable layer"),
+        ("nothing.onnx -m prune", "no file 'nothing.onnx'"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(
+    line: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if line.startswith("one"):
+        torch.onnx.export(nn.Conv2d(1, 2, 3), (torch.zeros(1, 1, 8, 8),), "one.onnx", dynamo=False)
+    output = "" if "-o " in line else " -o never"
+    error = run(line + output, capsys)["error"]
+    assert words in error["message"]
+    assert error["exit_code"] == 2
+    assert not (folder / "never").exists()
+    assert not [*folder.glob(".never*")]
+
+
+def test_every_method_of_the_library_is_on_the_command_line() -> None:
+    assert {method.value for method in Method} == OPTIONS.keys()
+
+
+def test_the_target_decides_the_multiple_and_the_user_decides_last() -> None:
+    chosen = options_of(Method.prune, {"ratio": 0.3}, target="cortex-m55")
+    assert chosen == PruneOptions(ratio=0.3, multiple_of=8)
+    given = options_of(Method.prune, {"multiple_of": 2}, target="cortex-m55")
+    assert given == PruneOptions(multiple_of=2)
+    with pytest.raises(BadConfig, match="prune takes --ratio, --criterion"):
+        options_of(Method.prune, {"sparsity": 0.3})
