@@ -6,7 +6,8 @@ returns computes exactly `kernel.reference`.
 
     specialize(program, profile):  for each step
         offers = [generator.implement(kernel, constants) for generator in generators_for(core)]
-        the cheapest offer replaces the step's function and constants, none leaves the TIR
+        the cheapest offer replaces the step's function and constants; none, or none cheaper
+        than `portable.py` says the TIR is, leaves the TIR
 
 Example: a 3x3 convolution on a Cortex-M7 becomes a TIR driver that walks over output pixels, calls
 an assembly routine that widens the pixels' inputs into scratch, and another that multiplies them
@@ -39,6 +40,27 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class WeightStream:
+    """Where an implementation's only constant holds its weights, all counts in words.
+
+    After `header` come `groups` times [before] [weights] [after], each for `channels`. A `mixed` half word holds
+    256 * B + A, others two bytes. The code may be called for some of the groups at a time where the
+    header's word `channels_at` says how many channels there are; `once` is what each such call
+    takes whatever their number, as (instructions, cycles).
+    """
+
+    header: int
+    before: int
+    weights: int
+    after: int
+    groups: int
+    channels: int
+    mixed: bool
+    channels_at: int | None = None
+    once: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
 class Implementation:
     """Code and data that replace a kernel's TIR on one instruction set.
 
@@ -60,8 +82,10 @@ class Implementation:
         cost: predicted.
         description: for reports, as "dsp conv 6 pixels x 1 channel".
         codec: the `lower.codec` its weights are stored by; empty for plain int8.
+        stream: where its weights lie, for codecs that decode them before.
         saved_bytes, spent_instructions: of the codec, against the fastest offer without one; set
             by `passes.specialize`.
+        portable: the kernel's own TIR; the step then stays as it is.
     """
 
     symbol: str
@@ -74,8 +98,10 @@ class Implementation:
     may_overlap_input: int | None = None
     in_place_arguments: tuple[int, ...] = ()
     codec: str = ""
+    stream: WeightStream | None = None
     saved_bytes: int = 0
     spent_instructions: int = 0
+    portable: bool = False
 
     @property
     def constant_bytes(self) -> int:

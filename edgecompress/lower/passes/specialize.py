@@ -32,6 +32,7 @@ import tvm_ffi
 from edgecompress.errors import BuildFailed
 from edgecompress.lower.isa import generators_for
 from edgecompress.lower.isa.interface import Implementation
+from edgecompress.lower.isa.portable import portable_offer
 from edgecompress.lower.memory.arena import place
 from edgecompress.lower.memory.lifetimes import arena_buffers, peak_live
 from edgecompress.lower.memory.overlap import allowances
@@ -45,6 +46,7 @@ from edgecompress.target.schema import DeviceProfile
 _BYTE_WORTH: dict[Optimize, float] = {"speed": 0.0, "balanced": 1e-5, "size": 7e-4}
 # The same for RAM, of which microcontrollers have a quarter: balanced, 1 KiB is worth 4 %.
 _RAM_WORTH: dict[Optimize, float] = {name: 4 * worth for name, worth in _BYTE_WORTH.items()}
+_EVEN = 1.0005  # costs so close are equal, and the smaller arena wins
 
 _Price = Callable[[Implementation], tuple[float, int, int]]
 
@@ -109,6 +111,7 @@ class Offers:
 
     def __init__(self, profile: DeviceProfile) -> None:
         self._generators = generators_for(profile.core)
+        self._knows_own_cost = profile.core.dsp and not profile.core.mve
         self._known: dict[tuple, list[Implementation]] = {}
         self._arrays: dict[tuple, np.ndarray] = {}
 
@@ -128,7 +131,9 @@ class Offers:
                 for generator in self._generators
                 for offer in generator.implement(step.kernel, constants)
             ]
-            self._known[key] = _accounted(found)
+            own = portable_offer(step.kernel, constants, step.function) if found else None
+            found = _accounted(found)
+            self._known[key] = [*found, own] if self._knows_own_cost and own else found
         return self._known[key]
 
     def _shared(self, array: np.ndarray) -> np.ndarray:
@@ -180,12 +185,16 @@ def relieve(
     while True:
         step, live = _peak(_assembled(program, trial))
         cost = _cost(trial, flash_worth) + ram_worth * live
-        if best_cost is None or cost < best_cost:
+        if best_cost is None or cost < best_cost * _EVEN:
             best, best_cost = trial, cost
         taken = trial[step] if step >= 0 else None
         if taken is None or ram_worth == 0:
             return best
-        smaller = [given for given in offers[step] if given.scratch_bytes < taken.scratch_bytes]
+        smaller = [
+            given
+            for given in offers[step]
+            if given.scratch_bytes < taken.scratch_bytes and not given.portable
+        ]
         if not smaller:
             return best
         trial = [*trial[:step], min(smaller, key=_price(flash_worth)), *trial[step + 1 :]]
@@ -317,7 +326,7 @@ class _Building:
         self.drivers: dict[str, tvm.tirx.PrimFunc] = {}
 
     def add(self, step: Step, implementation: Implementation | None) -> None:
-        if implementation is None:
+        if implementation is None or implementation.portable:
             arguments = tuple(self._kept(argument) for argument in step.arguments)
             self.steps.append(replace(step, arguments=arguments))
             return
