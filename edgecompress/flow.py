@@ -245,6 +245,7 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
         layers=deployed.manifest.layers,
         memory=deployed.manifest.memory,
         patches=deployed.patches,
+        nearest_patch=deployed.nearest_patch,
         regions=deployed.manifest.size.regions,
         plan=plan,
         hashes={**_hashes(job, model_hash), "firmware": deployed.manifest.firmware_hash},

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from edgecompress.record_base import Record
+from edgecompress.units import format_bytes
+
+_TENSORS_NAMED = 6
 
 
 class TensorPlacement(Record):
@@ -76,3 +79,17 @@ class SizeReport(Record):
     @property
     def ram_bytes(self) -> int:
         return sum(self.ram_parts.values())
+
+
+def describe_peak(memory: MemoryMap) -> str:
+    """ "At step 'conv_3' 48.0 KiB are live: conv_2 32.0 KiB + conv_3 16.0 KiB."
+
+    Bytes that tensors share count once in the sum.
+    """
+    live = memory.live_at_peak()
+    named = [f"{item.name} {format_bytes(item.size_bytes)}" for item in live[:_TENSORS_NAMED]]
+    more = len(live) - len(named)
+    listed = " + ".join(named) + (f" and {more} smaller" if more else "")
+    return (
+        f"At step '{memory.peak_step}' {format_bytes(memory.peak_live_bytes)} are live: {listed}."
+    )

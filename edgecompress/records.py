@@ -318,6 +318,7 @@ class Result(Record):
     optimize: Optimize = "balanced"
     trades: tuple[OptimizeTrade, ...] = ()
     patches: tuple[PatchReport, ...] = ()
+    nearest_patch: PatchReport | None = None
     plan: Plan | None = None
     hashes: dict[str, str] = {}
     seeds: dict[str, int] = {}

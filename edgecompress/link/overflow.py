@@ -7,14 +7,13 @@ import re
 from edgecompress.errors import DoesNotFit
 from edgecompress.lower.memory.arena import memory_map
 from edgecompress.lower.program import Program
-from edgecompress.records import MemoryMap
+from edgecompress.memory_records import describe_peak
 from edgecompress.target.schema import DeviceProfile
 from edgecompress.units import format_bytes
 
 _OVERFLOW = re.compile(
     r"section '([^']+)' will not fit in region '([^']+)': overflowed by (\d+) bytes"
 )
-_TENSORS_NAMED = 6
 
 
 def overflows(output: str) -> dict[str, int]:
@@ -36,7 +35,7 @@ def raise_if_too_big(output: str, program: Program, profile: DeviceProfile) -> N
         memory = memory_map(program)
         cause = (
             f"the arena takes {format_bytes(memory.arena_bytes)}, the stack's reserve "
-            f"{format_bytes(profile.stack_reserve)}. {live_at_peak(memory)}"
+            f"{format_bytes(profile.stack_reserve)}. {describe_peak(memory)}"
         )
     else:
         cause = f"the weights take {format_bytes(program.constant_bytes)}."
@@ -48,17 +47,3 @@ def raise_if_too_big(output: str, program: Program, profile: DeviceProfile) -> N
         limit=region.size,
         next_step="Let `edgecompress fit` shrink the model, or choose a larger target.",
     ) from None
-
-
-def live_at_peak(memory: MemoryMap) -> str:
-    """ "At step 'conv_3' 48.0 KiB are live: conv_2 32.0 KiB + conv_3 16.0 KiB."
-
-    Tensors that share bytes count once in the sum.
-    """
-    live = memory.live_at_peak()
-    named = [f"{item.name} {format_bytes(item.size_bytes)}" for item in live[:_TENSORS_NAMED]]
-    more = len(live) - len(named)
-    listed = " + ".join(named) + (f" and {more} smaller" if more else "")
-    return (
-        f"At step '{memory.peak_step}' {format_bytes(memory.peak_live_bytes)} are live: {listed}."
-    )

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edgecompress.lower.patch_wording import patch_sentence
 from edgecompress.records import Accuracy, Result
+from edgecompress.report.memory import regions_sentence, shortage_sentence, way_out
 from edgecompress.units import format_bytes, format_count, format_us
 
 REPORT_COLUMNS = 100
@@ -185,6 +186,9 @@ def _facts(result: Result, folder: Path | None) -> Table:
     table.add_column(min_width=20, style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for label, sentence in (
+        ("Too little RAM", shortage_sentence(result)),
+        ("Cheapest way out", way_out(result)),
+        ("Memories", regions_sentence(result)),
         ("Cost", _cost(result)),
         ("Time", _time(result)),
         ("Verified", _verification(result)),
