@@ -3,7 +3,8 @@
     python tools/bench/cycle_check.py [ROWS.json]
 
 Prints, for each published board, its cycles a network, and for the board whose engine runs the
-kernels that were modelled the quotient published / modelled. With the `--json` rows of mcu.py, also
+kernels that were modelled the quotient published / modelled. With the `--json --all` rows of
+mcu.py, also
 where the M7 range lies as a share of the M4 estimate of the same code.
 """
 

@@ -1,10 +1,12 @@
 """What int8 models cost on microcontroller cores, and what the same models cost other engines.
 
-    python tools/bench/mcu.py MODEL... [--cores m4,m7] [--json] [--jobs N]
+    python tools/bench/mcu.py [MODEL...] [--cores m4,m7] [--json [--all]] [--jobs N]
 
-MODEL is an int8 .tflite or a QDQ .onnx. Each is compiled, linked, verified (numpy twin = host build
-= device, every layer) and run once on each core's virtual board, or under QEMU where only it has
-the core. Nothing is sampled or timed: the counts are exact, the same on every machine.
+MODEL is an int8 .tflite or a QDQ .onnx, or one of ic, kws, ad, vww: MLPerf Tiny's, from the folder
+EDGECOMPRESS_DATA names or `shared/data` beside the checkout; without any, ic, kws and ad. Each is
+compiled, linked, verified (numpy twin = host build = device, every layer) and run once on each
+core's virtual board, or under QEMU where only it has the core. Nothing is sampled or timed: the
+counts are exact, the same on every machine.
 """
 
 from __future__ import annotations
@@ -29,19 +31,30 @@ if TYPE_CHECKING:
 LEGEND = """\
 instructions  executed from entering the model to its return, exact
 words         the same, every register moved by LDM/STM/LDRD/STRD/PUSH/POP counted as one, exact
-M4 cycles     estimate: Cortex-M4 TRM table at zero wait states over the executed blocks
+M4 cycles     estimate: Cortex-M4 TRM table at zero wait states over the executed blocks; of
+              other cores' code too, Arm publishes no such table for the M33
 flash         every allocated section of model, runner and start-up; vectors and UART port excluded
 RAM           arena, scratch, static data, I/O outside the arena, stack high-water
 exact         numpy twin = host build = device, bit for bit, every layer
-fallback      layers on generic TIR kernels: no generator of this core took them"""
+fallback      layers on generic TIR kernels: no generator of this core is cheaper"""
+
+# What `--json` gives a row; `--all` adds cycles, the model's hash and recorded engines.
+ROW_FIELDS = (
+    "model", "core", "instructions", "words", "macs", "flash_bytes", "weights_bytes", "ram_bytes",
+    "arena_bytes", "stack_bytes", "exact", "fallback_layers",
+)  # fmt: skip
 
 _WEIGHTED = ("conv2d", "conv2d_add", "depthwise_conv2d", "dense", "matmul")
 _RIVALS = Path(__file__).with_name("mcu_rivals.toml")
 _COMPARED = ("instructions", "words", "m4_cycles", "flash_bytes", "ram_bytes")
+_DEFAULT_MODELS = ("ic", "kws", "ad")
+_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def measure(model: str, target: str) -> dict[str, Any]:
-    """One row of the table; `model_hash` besides, which finds the rivals' figures.
+    """One row of the table: ROW_FIELDS, `m4_cycles`, `cycles` and `model_hash`.
+
+    The hash finds the recorded engines' figures for the same file.
 
     Raises:
         EdgeCompressError: the model is no int8 deployable, or cannot be compiled for the core.
@@ -126,15 +139,8 @@ def comparisons(row: dict[str, Any]) -> list[dict[str, Any]]:
     if row["core"] not in ("cortex-m4", "cortex-m7"):
         return []
     recorded = tomllib.loads(_RIVALS.read_text(encoding="utf-8"))["models"]
-    found = []
-    for rival in recorded.get(row["model_hash"], {}).get("rivals", []):
-        ratios = {
-            name: row[name] / rival[name]
-            for name in _COMPARED
-            if name in rival and row[name] is not None
-        }
-        found.append({**rival, "ratios": ratios})
-    return found
+    rivals = recorded.get(row["model_hash"], {}).get("rivals", [])
+    return [{**rival, "ratios": ratios(row, rival)} for rival in rivals]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -154,12 +160,10 @@ def table(rows: list[dict[str, Any]]) -> str:
             str(len(row["fallback_layers"])),
         ])  # fmt: skip
         for rival in comparisons(row):
-            ratio = {name: f"{value:.2f}x" for name, value in rival["ratios"].items()}
-            lines.append([
-                f"  to {rival['engine']}", "", ratio.get("instructions", "-"), "",
-                ratio.get("words", "-"), ratio.get("m4_cycles", "-"),
-                ratio.get("flash_bytes", "-"), "", ratio.get("ram_bytes", "-"), "", "", "", "",
-            ])  # fmt: skip
+            lines.append(_ratio_cells(rival["engine"], rival["ratios"]))
+        on_m4 = next((r for r in rows if _same_model(r, row) and r["core"] == "cortex-m4"), None)
+        if on_m4 is not None and row["core"] != "cortex-m4":
+            lines.append(_ratio_cells("cortex-m4", ratios(row, on_m4)))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
@@ -168,6 +172,29 @@ def table(rows: list[dict[str, Any]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def ratios(row: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
+    """The compared figures divided by another's, where both have them."""
+    return {
+        name: row[name] / other[name]
+        for name in _COMPARED
+        if other.get(name) is not None and row[name] is not None
+    }
+
+
+def _same_model(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (row["model"], row["model_hash"]) == (other["model"], other["model_hash"])
+
+
+def _ratio_cells(name: str, found: dict[str, float]) -> list[str]:
+    """A line of the table."""
+    ratio = {field: f"{value:.2f}x" for field, value in found.items()}
+    return [
+        f"  to {name}", "", ratio.get("instructions", "-"), "", ratio.get("words", "-"),
+        ratio.get("m4_cycles", "-"), ratio.get("flash_bytes", "-"), "",
+        ratio.get("ram_bytes", "-"), "", "", "", "",
+    ]  # fmt: skip
 
 
 def sources(rows: list[dict[str, Any]]) -> str:
@@ -187,6 +214,25 @@ def _number(value: int | None) -> str:
 def profile_name(core: str) -> str:
     """ "m4" is cortex-m4; anything else is a target's name or its TOML."""
     return f"cortex-{core}" if core.startswith("m") and not core.endswith(".toml") else core
+
+
+def model_path(model: str) -> str:
+    """A file as it is; the name of an MLPerf Tiny model as its int8 file.
+
+    Raises:
+        BadInput: that file is not here.
+    """
+    if Path(model).suffix or not model.isidentifier():
+        return model
+    given = os.environ.get("EDGECOMPRESS_DATA")
+    folder = Path(given) if given else _REPOSITORY.parent / "shared" / "data"
+    path = folder / "mlperf_tiny" / f"{model}_int8.tflite"
+    if not path.is_file():
+        raise BadInput(
+            f"{model} is no file, and {path} is not here.",
+            next_step="Give a model file, or set EDGECOMPRESS_DATA to the folder of mlperf_tiny/.",
+        )
+    return str(path)
 
 
 def bench(models: list[str], cores: list[str], jobs: int) -> tuple[list[dict[str, Any]], list[str]]:
@@ -214,6 +260,12 @@ def bench(models: list[str], cores: list[str], jobs: int) -> tuple[list[dict[str
     return rows, [row for row in found if isinstance(row, str)]
 
 
+def _json_row(row: dict[str, Any], *, full: bool) -> dict[str, Any]:
+    if full:
+        return {**row, "rivals": comparisons(row)}
+    return {name: row[name] for name in ROW_FIELDS}
+
+
 def _attempt(model: str, target: str) -> dict[str, Any] | str:
     """`measure`, an error as its text: that pickles, and the other rows go on."""
     try:
@@ -224,19 +276,23 @@ def _attempt(model: str, target: str) -> dict[str, Any] | str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="int8 .tflite or QDQ .onnx")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", default=list(_DEFAULT_MODELS),
+        help="int8 .tflite or QDQ .onnx, or one of MLPerf Tiny's by name; default: ic kws ad",
+    )  # fmt: skip
     parser.add_argument("--cores", default="m4,m7", help="comma-separated: m4, m7, m33, m55, ...")
     parser.add_argument("--json", action="store_true", help="rows as JSON on stdout")
+    parser.add_argument("--all", action="store_true", help="with --json: cycles and rivals, too")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     options = parser.parse_args(arguments)
     try:
-        rows, failures = bench(options.models, options.cores.split(","), max(options.jobs, 1))
+        models = [model_path(model) for model in options.models]
+        rows, failures = bench(models, options.cores.split(","), max(options.jobs, 1))
     except EdgeCompressError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if options.json:
-        full = [{**row, "rivals": comparisons(row)} for row in rows]
-        json.dump(full, sys.stdout, indent=2)
+        json.dump([_json_row(row, full=options.all) for row in rows], sys.stdout, indent=2)
         print()
     elif rows:
         print(table(rows), LEGEND, sep="\n\n")
