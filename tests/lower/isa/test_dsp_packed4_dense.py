@@ -31,7 +31,7 @@ def check(kernel: Dense, constants: tuple[np.ndarray, ...], core: str, count: in
     return {offer.symbol for offer in offers}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     inputs=st.integers(1, 70),
     outputs=st.integers(1, 13),

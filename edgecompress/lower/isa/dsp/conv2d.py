@@ -101,7 +101,7 @@ def _implementation(
     stride = outputs if columns.sums else conv.output_channels
     constant = [tile.header(conv.requantize, quads, outputs, stride), columns.header(conv, runs)]
     own, inner = columns.work(conv, runs), tile.work(quads, outputs)
-    calls = len(starts) * conv.groups
+    calls, whole = len(starts) * conv.groups, conv.groups == 1 and columns.sums is None
     cost = Cost(own[0] + calls * inner[0], own[1] + calls * inner[1], 0)
     assembly = {columns.symbol: columns.text, tile.symbol: tile.text}
     if columns.sums and isinstance(kernel, Conv2DAdd):
@@ -119,6 +119,7 @@ def _implementation(
             cost.instructions + each.instructions * calls, cost.cycles + each.cycles * calls, 0
         )
         assembly[columns.sums.symbol] = columns.sums.text
+    header_words, turns = sum(map(len, constant)), -(-outputs // 2) * conv.groups
     constant.append(tile.stream(packed, bias, multiplier, conv.groups))
     return Implementation(
         symbol=columns.symbol,
@@ -133,6 +134,7 @@ def _implementation(
         may_overlap_input=overlap_distance(conv, starts, tile.pixels),
         in_place_arguments=(1,) if columns.sums else (),
         codec=tile.codec,
+        stream=tile.layout(header_words, quads, turns, own, calls if whole else 0),
     )
 
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
 from edgecompress.lower.isa.dsp.dense_layer import DenseLayer, fits_pairs, takes
-from edgecompress.lower.isa.interface import Cost, Implementation
+from edgecompress.lower.isa.interface import Cost, Implementation, WeightStream
 
 if TYPE_CHECKING:
     from edgecompress.lower.program import Kernel
@@ -293,6 +293,7 @@ def _implementation(layer: DenseLayer, form: Form, unroll: int) -> Implementatio
     )
     words = -(-kernel.input_shape[-1] // 4)
     spreads = code.rows and kernel.output_channels > kernel.input_shape[-1]
+    once = code.cost(words, 0, 1)
     header = dense_header(code, layer, words, centre)
     packed = np.concatenate([header, _stream(code, layer, words, bias)])
     return Implementation(
@@ -304,6 +305,17 @@ def _implementation(layer: DenseLayer, form: Form, unroll: int) -> Implementatio
         scratch_bytes=0 if form == "stream" else 8 * words,
         # a row's inputs are widened before its first output is written
         may_overlap_input=None if form == "stream" or spreads else 0,
+        stream=WeightStream(
+            len(header),
+            before=2 if code.narrow else 4,
+            weights=4 * words,
+            after=0 if code.uniform else 4,
+            groups=-(-kernel.output_channels // 4),
+            channels=4,
+            mixed=form != "plain",
+            channels_at=1 if layer.rows == 1 else None,
+            once=(once.instructions, once.cycles),
+        ),
     )
 
 

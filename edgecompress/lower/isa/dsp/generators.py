@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgecompress.lower.isa.dsp.add import AddGenerator
 from edgecompress.lower.isa.dsp.concat import ConcatGenerator
 from edgecompress.lower.isa.dsp.conv2d import Conv2DGenerator
+from edgecompress.lower.isa.dsp.decoded import DecodedGenerator
 from edgecompress.lower.isa.dsp.dense import DenseGenerator
 from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
 from edgecompress.lower.isa.dsp.dilated import DilatedDepthwiseGenerator
@@ -22,6 +23,7 @@ GENERATORS: tuple[Generator, ...] = (
     PointwiseGenerator(),
     DenseGenerator(),
     Packed4DenseGenerator(),
+    DecodedGenerator(Conv2DGenerator(), PointwiseGenerator(), DenseGenerator()),
     OtherDepthwiseGenerator(DepthwiseGenerator()),
     DilatedDepthwiseGenerator(),
     AddGenerator(),

@@ -158,6 +158,7 @@ def _implementation(
         scratch_bytes=8 * quads * tile.pixels,
         may_overlap_input=overlap_distance(groups, tile.pixels, pixels, channels, outputs),
         codec=tile.codec,
+        stream=tile.layout(tile.header_words + _DRIVER_WORDS, quads, -(-outputs // 2), own, groups),
     )
 
 

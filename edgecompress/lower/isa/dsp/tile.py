@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
+from edgecompress.lower.isa.interface import WeightStream
 
 if TYPE_CHECKING:
     from edgecompress.lower.kernels.requant import Requantize
@@ -249,6 +250,24 @@ class Tile:
             ],
             np.int64,
         ).astype(np.int32)[: self.header_words]  # fmt: skip
+
+    def layout(
+        self, header_words: int, quads: int, turns: int, driver: tuple[int, int], calls: int
+    ) -> WeightStream | None:
+        """How `stream` lies behind a header; None for other forms than pairs and plain.
+
+        Args:
+            turns: pairs of channels, of all groups.
+            driver: what calling this takes, as (instructions, cycles).
+            calls: how often a driver of some channels calls this; 0 if it can only do all.
+        """
+        if self.form not in ("pairs", "plain"):
+            return None
+        once = [own + calls * each for own, each in zip(driver, self.work(quads, 0), strict=True)]
+        return WeightStream(
+            header_words, 2, 2 * quads, 2, turns, channels=2, mixed=self.form == "pairs",
+            channels_at=None if self.odd or not calls else 3, once=(once[0], once[1]),
+        )  # fmt: skip
 
     def stream(
         self, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, groups: int = 1
