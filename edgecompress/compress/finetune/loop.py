@@ -21,7 +21,8 @@ from edgecompress.compress.finetune.judge import Judge, Score
 from edgecompress.compress.finetune.recipe import Recipe
 from edgecompress.compress.finetune.task import Loss, Task
 from edgecompress.compress.quantize.fake import fake_activations, fake_weights, real_weights
-from edgecompress.compress.quantize.prepared import Quantized, prepare, put_on_grids
+from edgecompress.compress.quantize.prepare import prepare
+from edgecompress.compress.quantize.prepared import Quantized, put_on_grids
 from edgecompress.compress.quantize.sharing import share_scales
 from edgecompress.compress.quantize.storage import storage_of_layers
 from edgecompress.errors import EdgeCompressError

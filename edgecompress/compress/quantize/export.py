@@ -24,12 +24,18 @@ from torch import nn
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
 from edgecompress.compress.quantize.operators import attributes_of
 from edgecompress.compress.quantize.options import Observer, QuantizeOptions
+from edgecompress.compress.quantize.prepare import prepare
 from edgecompress.compress.quantize.prepared import (
     Layer,
     Quantized,
     bias_of,
     input_of,
-    prepare,
+)
+from edgecompress.compress.quantize.sequence_layers import (
+    SEQUENCE_KINDS,
+    Emitter,
+    emit_dense_rows,
+    emit_sequence_layer,
 )
 from edgecompress.compress.quantize.sharing import share_scales
 from edgecompress.compress.quantize.weights import quantize_bias
@@ -143,8 +149,16 @@ class _Writer:
         self._initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
-    def _emit(self, operator: str, inputs: list[str], name: str, output: str, **attributes: Any):
-        self._nodes.append(helper.make_node(operator, inputs, [output], name, **attributes))
+    def _emit(
+        self,
+        operator: str,
+        inputs: list[str],
+        name: str,
+        output: str | list[str],
+        **attributes: Any,
+    ) -> None:
+        outputs = [output] if isinstance(output, str) else output
+        self._nodes.append(helper.make_node(operator, inputs, outputs, name, **attributes))
 
     def _emit_quantize(self, node: torch.fx.Node, name: str) -> None:
         affine = self._parameters[node]
@@ -182,7 +196,9 @@ class _Writer:
             self._emit_parameter(f"{name}.weight", weight, weight_scale, grid.per_channel),
             self._emit_parameter(f"{name}.bias", stored_bias, bias_scale, grid.per_channel),
         ]
-        if kind == "linear":
+        if kind == "linear" and len(self._shapes[node]) > 2:
+            emit_dense_rows(self._emitter(), inputs, name)
+        elif kind == "linear":
             self._emit("Gemm", inputs, name, name, transB=1)
         else:
             pad = self._sharing.pads.get(node)
@@ -227,8 +243,13 @@ class _Writer:
             pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
             value = self._constant(f"{name}.value", np.array(module.value, np.float32))
             self._emit("Pad", [*sources, self._constant(f"{name}.pads", pads), value], name, name)
+        elif kind in SEQUENCE_KINDS:
+            emit_sequence_layer(self._emitter(), node, kind, sources, name, self._shapes)
         else:
             self._emit_reshape(node, sources, name)
+
+    def _emitter(self) -> Emitter:
+        return Emitter(self._constant, self._emit)
 
     def _emit_reshape(self, node: torch.fx.Node, sources: list[str], name: str) -> None:
         """-1 for the batch, so that a copy with another batch size still runs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,13 +11,9 @@ from torch import nn
 from edgecompress.compress.batchnorm import fold
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
 from edgecompress.compress.quantize.affine import Affine
-from edgecompress.compress.quantize.equalize import equalize
-from edgecompress.compress.quantize.observe import observe
-from edgecompress.compress.quantize.options import QuantizeOptions
-from edgecompress.compress.quantize.sharing import Sharing, share_scales
-from edgecompress.compress.quantize.storage import storage_of_layers
+from edgecompress.compress.quantize.sharing import Sharing
 from edgecompress.compress.quantize.weights import WeightGrid, make_grid, widened, zeroed
-from edgecompress.errors import BadData, BadInput
+from edgecompress.errors import BadInput
 from edgecompress.model.trainable import Trainable
 from edgecompress.records import WeightStorage
 
@@ -58,27 +53,6 @@ def bias_of(layer: Layer) -> np.ndarray:
     if layer.bias is None:
         return np.zeros(len(layer.weight), np.float32)
     return layer.bias.detach().float().numpy()
-
-
-def prepare(
-    trainable: Trainable,
-    calibration: np.ndarray,
-    weights: Mapping[str, WeightStorage],
-    options: QuantizeOptions | None = None,
-) -> Quantized:
-    """Everything `quantize` decides, before it is written; see there."""
-    if isinstance(trainable, Quantized):
-        return _checked(trainable, storage_of_layers(trainable.graph, weights))
-    _check_calibration(trainable, calibration)
-    options = options or QuantizeOptions()
-    folded = fold(trainable)
-    if options.equalize:
-        folded = equalize(folded)
-    storage = storage_of_layers(folded.graph, weights)
-    sharing = share_scales(folded.graph)
-    found = observe(folded.graph, sharing, calibration, options)
-    activations = {node.name: affine for node, affine in found.items()}
-    return put_on_grids(folded, sharing, activations, storage, per_channel=options.per_channel)
 
 
 def put_on_grids(
@@ -125,19 +99,7 @@ def put_on_grids(
     )
 
 
-def _check_calibration(trainable: Trainable, calibration: np.ndarray) -> None:
-    wanted = tuple(trainable.example.shape[1:])
-    if len(calibration) == 0:
-        raise BadData("Calibration data is empty.", next_step="Give at least one input.")
-    if tuple(calibration.shape[1:]) != wanted:
-        given = list(calibration.shape[1:])
-        raise BadData(f"Calibration inputs are {given}, the model takes {list(wanted)}.")
-    if not np.isfinite(calibration).all():
-        count = int((~np.isfinite(calibration)).sum())
-        raise BadData(f"Calibration data has {count} values that are NaN or infinite.")
-
-
-def _checked(model: Quantized, storage: dict[str, WeightStorage]) -> Quantized:
+def checked(model: Quantized, storage: dict[str, WeightStorage]) -> Quantized:
     """A copy safe to write.
 
     Raises:

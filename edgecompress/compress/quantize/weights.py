@@ -14,7 +14,7 @@ from edgecompress.records import WeightStorage
 _SMALLEST_RATIO = 2.0**-20
 # |bias| stays below 2^30 so that the accumulator has as much left: 2^30 / (127 * 255) > 33000
 # products, more than any layer here.
-_BIAS_LIMIT = 2.0**30
+BIAS_LIMIT = 2.0**30
 _SHRINK = np.linspace(1.0, 0.3, 36)
 _REFITS = 3
 
@@ -90,7 +90,7 @@ def widened(grid: WeightGrid, bias: np.ndarray, input_scale: np.float32) -> Weig
     """The grid with no scale too small for its bias or beside its largest one (see above)."""
     scale = grid.scale.astype(np.float64)
     floor = scale.max() * _SMALLEST_RATIO if scale.max() > 0 else 2.0**-7
-    for_bias = np.abs(bias.astype(np.float64)) / (np.float64(input_scale) * _BIAS_LIMIT)
+    for_bias = np.abs(bias.astype(np.float64)) / (np.float64(input_scale) * BIAS_LIMIT)
     scale = np.maximum(np.maximum(scale, floor), for_bias)
     if not grid.per_channel:
         scale = np.full_like(scale, scale.max())
