@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from edgecompress.errors import BadInput
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import SCHEMA_VERSION, Record
@@ -80,11 +82,11 @@ class Compression(Record):
     metric: str
     samples: dict[str, int]
     changes: tuple[LayerChange, ...]
-    finetune_steps: int
     hashes: dict[str, str]
-    seeds: dict[str, int]
     versions: dict[str, str]
-    seconds: dict[str, float]
+    finetune_steps: int = 0
+    seeds: dict[str, int] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
 
 
 def compress_model(
@@ -139,31 +141,48 @@ def compress_model(
         clock.stage("Write the model")
         written = _written(done, source.name, folder.path)
         clock.stage("Compare")
-        assert source.onnx is not None
-        metric, accuracy, samples = _accuracy(source.onnx, written, splits)
-        result = Compression(
-            model=source.name,
-            method=method,
-            options=options.model_dump(mode="json"),
-            form="float32" if done.deployable is None else "int8 QDQ",
-            before=_size(before, None),
-            after=_size(done.trainable, done.deployable),
-            accuracy=accuracy,
-            metric=metric,
-            samples=samples,
-            changes=tuple(LayerChange(**vars(change)) for change in done.changes),
-            finetune_steps=finetune_steps,
-            hashes={
-                "source": source.hash,
-                "data": "" if splits is None else splits.hash,
-                "model": hashlib.sha256((folder.path / "model.onnx").read_bytes()).hexdigest(),
-            },
-            seeds={"seed": seed},
-            versions={package: metadata.version(package) for package in _PACKAGES},
-            seconds=clock.finish(),
+        result = _compared(source, before, options, splits, done, written)
+        result = result.model_copy(
+            update={
+                "finetune_steps": finetune_steps,
+                "seeds": {"seed": seed},
+                "seconds": clock.finish(),
+            }
         )
         (folder.path / "result.json").write_text(result.to_json())
     return result
+
+
+def _compared(
+    source: Source,
+    before: Trainable,
+    options: MethodOptions,
+    splits: Splits | None,
+    done: Compressed,
+    written: onnx.ModelProto,
+) -> Compression:
+    """Sizes, accuracy and provenance of both sides."""
+    assert source.onnx is not None
+    metric, accuracy, samples = _accuracy(source.onnx, written, splits)
+    content = written.SerializeToString(deterministic=True)
+    return Compression(
+        model=source.name,
+        method=method_of(options),
+        options=options.model_dump(mode="json"),
+        form="float32" if done.deployable is None else "int8 QDQ",
+        before=_size(before, None),
+        after=_size(done.trainable, done.deployable),
+        accuracy=accuracy,
+        metric=metric,
+        samples=samples,
+        changes=tuple(LayerChange(**vars(change)) for change in done.changes),
+        hashes={
+            "source": source.hash,
+            "data": "" if splits is None else splits.hash,
+            "model": hashlib.sha256(content).hexdigest(),
+        },
+        versions={package: metadata.version(package) for package in _PACKAGES},
+    )
 
 
 def method_of(options: MethodOptions) -> Method:
@@ -201,12 +220,12 @@ def _accuracy(
     for name, part in parts.items():
         if len(part):
             expected, made = run_onnx(before, part.x), run_onnx(after, part.x)
-            metric, values[name] = _compared(expected, made, part)
+            metric, values[name] = _scored(expected, made, part)
             samples[name] = len(part)
     return metric, values, samples
 
 
-def _compared(
+def _scored(
     expected: np.ndarray, made: np.ndarray, part: Dataset
 ) -> tuple[str, tuple[float, float]]:
     classifies = expected.ndim == 2 and expected.shape[1] > 1
