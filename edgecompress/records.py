@@ -55,7 +55,11 @@ class WeightStorage(Record):
 
 
 class Prediction(Record):
-    """What the planner expects of the linked image, in bytes, before it exists."""
+    """What the planner expects of the linked image, in bytes, before it exists.
+
+    `unplaced_bytes`: of the arena, above what the device's RAM regions can take, each buffer in
+    one of them.
+    """
 
     flash_bytes: int
     ram_bytes: int
@@ -63,6 +67,7 @@ class Prediction(Record):
     ram_parts: dict[str, int] = {}
     peak_step: str = ""
     macs: int = 0
+    unplaced_bytes: int = 0
 
 
 class Plan(Record):

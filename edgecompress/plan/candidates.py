@@ -116,7 +116,7 @@ class Problem:
         if self.profile.ram_bytes is None:
             return float("-inf")
         linked = predicted.ram_bytes - predicted.ram_parts["stack"] + self.profile.stack_reserve
-        return linked - self.profile.ram_bytes
+        return max(linked - self.profile.ram_bytes, predicted.unplaced_bytes or float("-inf"))
 
     def macs_over(self, predicted: Prediction) -> float:
         limit = self.macs_limit()

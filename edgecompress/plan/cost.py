@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from edgecompress.lower.memory.arena import plan_offsets
 from edgecompress.lower.memory.lifetimes import Lifetime, peak_live
+from edgecompress.lower.memory.regions import spread
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.code_size import kernel_key
 from edgecompress.plan.network import LINEAR_OPS, Network, Part, PlannedStep, Tensor, read_network
@@ -55,15 +55,17 @@ def evaluate(
     network = expand(network, low_rank or {})
     steps = network.steps
     lifetimes = list(arena_lifetimes(network, widths).values())
+    arena_bytes, unplaced_bytes = spread(lifetimes, profile, ALIGNMENT_BYTES)
     return assemble(
         profile,
         kernels=[kernel_row(network, step, widths) for step in steps],
         names=[step.name for step in steps],
         constant_bytes=sum(constant_bytes(network, step, widths, weights) for step in steps),
-        arena_bytes=plan_offsets(lifetimes, ALIGNMENT_BYTES)[1],
+        arena_bytes=arena_bytes,
         peak=max(peak_live(lifetimes)[0], 0),
         macs=sum(step_macs(network, step, widths) for step in steps),
         corrections=corrections,
+        unplaced_bytes=unplaced_bytes,
     )
 
 

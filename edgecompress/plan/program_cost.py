@@ -58,6 +58,7 @@ def assemble(
     macs: int,
     library: Mapping[str, int] | None = None,
     corrections: Corrections | None = None,
+    unplaced_bytes: int = 0,
 ) -> Prediction:
     """The one account of an image: the table's rows for its kernels and the sizes known exactly."""
     table = code_table(profile)
@@ -86,6 +87,7 @@ def assemble(
         ram_parts=ram,
         peak_step=names[peak] if names else "",
         macs=macs,
+        unplaced_bytes=unplaced_bytes,
     )
 
 

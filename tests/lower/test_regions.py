@@ -10,14 +10,8 @@ from sample_programs import int8_program
 
 from edgecompress.errors import BuildFailed, DoesNotFit
 from edgecompress.lower.memory.arena import memory_map, place, plan_offsets
-from edgecompress.lower.memory.regions import (
-    Load,
-    Room,
-    assign,
-    place_in_regions,
-    ram_rooms,
-    waiting_cycles,
-)
+from edgecompress.lower.memory.assignment import Load, Room, assign, waiting_cycles
+from edgecompress.lower.memory.regions import place_in_regions, ram_rooms, spread
 from edgecompress.lower.passes.specification import check_placed
 from edgecompress.lower.program import Buffer, Program
 from edgecompress.target import DeviceProfile, load_target
@@ -108,6 +102,21 @@ def test_tensors_that_share_bytes_count_once_where_they_lie_together():
     load = Load([(60, 0, 1), (60, 1, 2)], [100.0, 100.0], {(0, 1): 0}, alignment=1)
     assert assign(load, FAST_AND_LARGE) == [0, 0]
     assert assign(replace(load, allowed={}), FAST_AND_LARGE) in ([0, 1], [1, 0])
+
+
+def test_a_large_tensor_has_no_place_in_two_small_memories():
+    profile = with_ram({"DTCM": 128 * 1024, "AXI": 128 * 1024})
+    assert spread([(200 * 1024, 0, 1)], profile) == (200 * 1024, 72 * 1024)
+    two = [(100 * 1024, 0, 1), (110 * 1024, 0, 2)]
+    assert spread(two, profile) == (210 * 1024, 0)
+    assert spread([(100 * 1024, 0, 1), (20 * 1024, 1, 2)], profile) == (120 * 1024, 0)
+    assert spread([*two, (100 * 1024, 1, 2)], profile)[1] > 0
+
+
+def test_one_memory_or_a_host_spreads_nothing():
+    lifetimes = [(200 * 1024, 0, 1), (200 * 1024, 1, 2)]
+    for target in ("cortex-m7", "x86-64"):
+        assert spread(lifetimes, load_target(target)) == (400 * 1024, 0)
 
 
 def maps(sizes: list[int]) -> Program:
