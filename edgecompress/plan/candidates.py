@@ -13,7 +13,7 @@ solved again with tighter limits where its rows were too kind.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgecompress.errors import BadConfig
@@ -144,23 +144,38 @@ class Problem:
         )
 
 
-def propose(problem: Problem, choices: Choices) -> list[Candidate]:
-    """One to five different candidates that fit, best first by expected damage; [] if none."""
-    found = [
-        optimum(problem, choices, "joint"),
-        optimum(problem, choices, "most compute", macs_reward=_all_damage(choices)),
-        optimum(problem, choices.without_formats(), "int8 only") if choices.formats else None,
-        uniform(problem, choices),
-        uniform(problem, choices, int4_layers(problem.network)) if choices.formats else None,
-    ]
+JOINT, COMPUTE, INT8, UNIFORM, UNIFORM_INT4 = NAMES = (
+    "joint", "most compute", "int8 only", "uniform", "uniform int4",
+)  # fmt: skip
+UNMEASURED = (UNIFORM, UNIFORM_INT4)
+"""Candidates that no measured damage decides."""
+
+
+def propose(problem: Problem, choices: Choices, names: Sequence[str] = NAMES) -> list[Candidate]:
+    """Different candidates that fit, in the order of `names`; [] if none does."""
+    int8 = choices.without_formats()
+    made: dict[str, Callable[[], Candidate | None]] = {
+        JOINT: lambda: optimum(problem, choices, JOINT),
+        COMPUTE: lambda: optimum(problem, choices, COMPUTE, macs_reward=_all_damage(choices)),
+        INT8: lambda: optimum(problem, int8, INT8) if choices.storages else None,
+        UNIFORM: lambda: uniform(problem, choices),
+        UNIFORM_INT4: lambda: _uniform_int4(problem, choices),
+    }
     candidates: list[Candidate] = []
-    for item in found:
+    for name in names:
+        item = made[name]()
         if item is not None and not any(item.same_as(other) for other in candidates):
             candidates.append(item)
     if not candidates:
         last = greedy(problem, choices)
         candidates = [] if last is None else [last]
     return candidates
+
+
+def _uniform_int4(problem: Problem, choices: Choices) -> Candidate | None:
+    layers = int4_layers(problem.network)
+    possible = any(storage.format == "int4" for storage in choices.storages)
+    return uniform(problem, choices, layers) if possible and layers else None
 
 
 def optimum(
@@ -234,7 +249,7 @@ def uniform(
         }
         predicted = problem.predict(widths, None, stored)
         if problem.fits(predicted):
-            return Candidate("uniform int4" if stored else "uniform", widths, {}, predicted, stored)
+            return Candidate(UNIFORM_INT4 if stored else UNIFORM, widths, {}, predicted, stored)
     return None
 
 

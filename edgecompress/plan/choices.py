@@ -25,7 +25,8 @@ class Choices:
 
     `widths` maps a group to its channel counts, `ranks` a layer to factorizations, `formats` a
     layer to storages; the damages run parallel to them. Keeping a layer as it is costs 0 and is
-    always allowed; the damages of a rank and a storage add up.
+    always allowed; the damages of a rank and a storage add up. `storages` are all those the image
+    can hold, measured or not.
     """
 
     widths: dict[str, tuple[int, ...]]
@@ -34,6 +35,7 @@ class Choices:
     rank_damage: dict[str, tuple[float, ...]] = field(default_factory=dict)
     formats: dict[str, tuple[WeightStorage, ...]] = field(default_factory=dict)
     format_damage: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    storages: tuple[WeightStorage, ...] = ()
 
     def without_ranks(self) -> Choices:
         return Choices(
@@ -41,6 +43,7 @@ class Choices:
             self.width_damage,
             formats=self.formats,
             format_damage=self.format_damage,
+            storages=self.storages,
         )
 
     def without_formats(self) -> Choices:

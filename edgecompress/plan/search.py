@@ -10,6 +10,7 @@ gives the same Plan and the same Plan the same weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from edgecompress.compress.groups import ChannelGroup, find_groups
 from edgecompress.errors import DoesNotFit
 from edgecompress.model.data import Splits
 from edgecompress.model.trainable import Trainable
-from edgecompress.plan.candidates import Candidate, Problem, narrowest, propose
+from edgecompress.plan.candidates import NAMES, UNMEASURED, Candidate, Problem, narrowest, propose
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.cost import Corrections, corrections_from, evaluate, predict
 from edgecompress.plan.explain import explain_infeasible
@@ -30,7 +31,7 @@ from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.preview import preview
 from edgecompress.plan.schedule import Effort, schedule_of
 from edgecompress.plan.scores import Scorer
-from edgecompress.plan.sensitivity import measure
+from edgecompress.plan.sensitivity import measure, unmeasured
 from edgecompress.plan.trials import (
     MemoryStore,
     Store,
@@ -90,6 +91,7 @@ def search(
     optimize: Optimize = "balanced",
     metric: str | None = None,
     store: Store | None = None,
+    names: Sequence[str] = NAMES,
 ) -> Found:
     """The plan with the best validation score among those predicted to fit.
 
@@ -98,6 +100,7 @@ def search(
         optimize: what the image's kernels will be chosen for.
         metric: "pkg.mod:callable" to select by, in place of accuracy.
         store: where finished trials are looked for and kept.
+        names: the candidates to consider, see `candidates`.
 
     Raises:
         DoesNotFit: no plan fits; says which budget, by how much, where, and the cheapest way out.
@@ -126,12 +129,17 @@ def search(
     scorer = Scorer.of_source(trainable, splits, metric)
     schedule = schedule_of(effort, whole.macs)
     formats = encoded_formats(profile)
-    choices = measure(trainable, network, groups, calibration, progress, formats)
-    problem, candidates = _compiled(trainable, plan, problem, choices, account, calibration)
+    if set(names) <= set(UNMEASURED):
+        choices = unmeasured(groups, formats)
+    else:
+        choices = measure(trainable, network, groups, calibration, progress, formats)
+    problem, candidates = _compiled(trainable, plan, problem, choices, account, names, calibration)
     named = [
         (item.name, _with(plan, item, network, schedule.judge_steps))
         for item in candidates[: schedule.candidates]
     ]
+    if len(named) == 1:
+        return Found(named[0][1].model_copy(update={"finetune_steps": schedule.final_steps}))
     trials = run_trials(trainable, splits, named, scorer, store or MemoryStore(), progress)
     best = max(trials, key=lambda trial: trial.score.order)
     progress.note(
@@ -217,6 +225,7 @@ def _compiled(
     problem: Problem,
     choices: Choices,
     account: _Account,
+    names: Sequence[str],
     calibration: torch.Tensor,
 ) -> tuple[Problem, list[Candidate]]:
     """Candidates that fit as compiled. While none does, the table learns from what came out.
@@ -226,7 +235,7 @@ def _compiled(
     """
     exact = plan.predicted
     for _ in range(_PROPOSAL_ROUNDS):
-        proposed = propose(problem, choices)
+        proposed = propose(problem, choices, names)
         candidates = proposed or [narrowest(problem, choices)]
         fitting: list[Candidate] = []
         for candidate in candidates:

@@ -32,7 +32,7 @@ _LEAST_WEIGHT = 0.05
 _OFFERED_FRACTIONS = (0.125, 0.1875, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 _MOST_SAMPLES = 256
 _FEWEST_SAMPLES = 16
-_WORK = 1e11
+_WORK = 5e10
 _WORK_AN_ELEMENT = 60
 """In MACs: what moving one activation costs beside computing it."""
 _BATCH_BYTES = 1 << 26
@@ -68,7 +68,7 @@ def measure(
             made = outputs(model, x, batch_statistics=True)
         damages.setdefault((probe.kind, probe.name), {})[probe.option] = damage(reference, made)
         progress.advance()
-    return _choices(groups, damages)
+    return replace(_choices(groups, damages), storages=tuple(formats))
 
 
 def _sample_count(network: Network, probes: int) -> int:
@@ -160,6 +160,20 @@ def _choices(
             for side in (0, 1)
         ),
     )
+
+
+def unmeasured(groups: Sequence[ChannelGroup], formats: Sequence[WeightStorage] = ()) -> Choices:
+    """The widths there are, every group's damage 1 / fraction kept: for uniform plans."""
+    offered = {
+        group.name: tuple(
+            sorted({rounded(group.channels * part, group.channels) for part in _OFFERED_FRACTIONS})
+        )
+        for group in groups
+    }
+    damages = {
+        group.name: tuple(curve(1.0, group.channels, offered[group.name])) for group in groups
+    }
+    return Choices(offered, damages, storages=tuple(formats))
 
 
 def width_slope(points: Mapping[Option, float], full: int) -> float:

@@ -1,0 +1,108 @@
+"""The planner bench's parts that need no training: data, rows, table, options."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from edgecompress.target import load_target
+
+BENCH = Path(__file__).resolve().parents[2] / "tools" / "bench"
+ISSUE_FIELDS = {
+    "dataset", "model", "budget", "method", "seed", "accuracy", "flash_bytes", "ram_bytes", "macs",
+    "seconds", "fits",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planner() -> ModuleType:
+    sys.path.insert(0, str(BENCH))
+    try:
+        return importlib.import_module("planner")
+    finally:
+        sys.path.remove(str(BENCH))
+
+
+def row(planner: ModuleType, seed: int, accuracy: float, fits: bool = True) -> dict:
+    from edgecompress.records import SizeReport
+
+    size = SizeReport(flash_sections={"weights": 1000}, ram_parts={"arena": 500})
+    linked = planner.Linked(size, 10_000, 20_000, accuracy, True)
+    cell = planner.Cell("fsdd", "dscnn", seed, "fast", None, None, load_target("cortex-m4"))
+    return planner.row_of(cell, "flash50", "planned", linked, fits, 12.0, None)
+
+
+def test_rows_have_the_agreed_fields_and_survive_a_kill(planner, tmp_path) -> None:
+    path = tmp_path / "deep" / "rows.jsonl"
+    rows = planner.Rows(path)
+    rows.add(row(planner, 0, 90.0))
+    path.write_text(path.read_text() + '{"dataset": "fs')
+    again = planner.Rows(path)
+    assert len(again.rows) == 1
+    assert set(again.rows[0]) >= ISSUE_FIELDS
+    assert again.get(dataset="fsdd", budget="flash50", method="planned", seed=0) is not None
+    assert again.get(dataset="fsdd", budget="flash50", method="planned", seed=1) is None
+
+
+def test_the_table_gives_mean_and_spread(planner) -> None:
+    text = planner.table([row(planner, 0, 90.0), row(planner, 1, 92.5, fits=False)])
+    (line,) = text.splitlines()[1:]
+    assert "91.25" in line
+    assert "2.50" in line
+    assert "NO" in line
+
+
+def test_unknown_names_are_refused(planner, capsys) -> None:
+    with pytest.raises(SystemExit):
+        planner.parse(["--datasets", "imagenet"])
+    assert "imagenet" in capsys.readouterr().err
+    assert planner.parse(["--seeds", "0,2"]).seeds == [0, 2]
+
+
+def test_a_latency_budget_allows_the_macs_it_was_made_for(planner) -> None:
+    from edgecompress.plan.candidates import Problem
+    from edgecompress.records import Budget
+
+    profile = load_target("cortex-m4")
+    budget = Budget(latency_us=planner.latency_of(profile, 1_000_000))
+    limit = Problem(None, profile, budget, {}).macs_limit()
+    assert 1_000_000 <= limit < 1_000_100
+
+
+def test_mfcc_tells_a_low_tone_from_a_high_one(planner) -> None:
+    data = planner.planner_data
+    time = np.arange(8000) / 8000
+    low, high = (data.mfcc(np.sin(2 * np.pi * hertz * time)) for hertz in (300, 3000))
+    assert low.shape == (49, 10)
+    assert low[:, 1].mean() > high[:, 1].mean()
+    assert np.isfinite(data.mfcc(np.zeros(100, np.float32))).all()
+    assert data.mel_filters().sum(0)[3:-3].min() > 0
+
+
+@pytest.mark.parametrize("name", ["fsdd", "hapt"])
+def test_splits_follow_the_official_ones(planner, shared_data, name, monkeypatch) -> None:
+    monkeypatch.setenv("EDGECOMPRESS_DATA", str(shared_data))
+    splits = planner.planner_data.load(name)
+    shape = {"fsdd": (1, 49, 10), "hapt": (6, 1, 128)}[name]
+    assert splits.train.x.shape[1:] == splits.test.x.shape[1:] == shape
+    assert len(splits.train) > len(splits.test) > 0
+    assert set(np.unique(splits.test.y)) <= set(np.unique(splits.train.y))
+    if name == "fsdd":
+        assert len(splits.test) == 300
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("resnet8", (3, 32, 32)), ("resnet8", (6, 1, 128)), ("dscnn", (1, 49, 10)),
+     ("dscnn", (6, 1, 128)), ("dscnn", (1, 28, 28))],
+)  # fmt: skip
+def test_every_network_takes_every_shape(planner, name, shape) -> None:
+    import torch
+
+    net = planner.planner_models.make(name, shape, 10).eval()
+    assert net(torch.zeros(2, *shape)).shape == (2, 10)

@@ -1,0 +1,114 @@
+"""The planner bench's networks, trained once a data set and seed and kept.
+
+resnet8   a stem, three residual blocks of 16, 32 and 64 channels (MLPerf Tiny's class)
+dscnn     a stem and four depthwise-separable blocks of 64 channels (Zhang et al., 2017)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgecompress.model.data import Splits
+
+NAMES = ("resnet8", "dscnn")
+BASE_STEPS = {"fashion": 2000, "cifar": 3000, "fsdd": 1500, "hapt": 1500}
+_BATCH = 64
+
+
+def _unit(inputs: int, outputs: int, kernel, stride, groups: int = 1) -> nn.Sequential:
+    padding = tuple(size // 2 for size in kernel)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+class _Block(nn.Module):
+    """relu(conv(relu(conv(x))) + shortcut(x))."""
+
+    def __init__(self, inputs: int, outputs: int, kernel, stride) -> None:
+        super().__init__()
+        self.first = _unit(inputs, outputs, kernel, stride)
+        self.second = _unit(outputs, outputs, kernel, 1)
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs or stride != (1, 1):
+            self.shortcut = _unit(inputs, outputs, (1, 1), stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.second(torch.relu(self.first(x)))
+        return torch.relu(y + self.shortcut(x))
+
+
+class ResNet8(nn.Module):
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        kernel, stride = ((1, 5), (1, 2)) if shape[1] == 1 else ((3, 3), (2, 2))
+        self.stem = nn.Sequential(_unit(shape[0], 16, kernel, stride), nn.ReLU())
+        self.blocks = nn.Sequential(
+            _Block(16, 16, kernel, (1, 1)),
+            _Block(16, 32, kernel, stride),
+            _Block(32, 64, kernel, stride),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.flatten(self.pool(self.blocks(self.stem(x))), 1))
+
+
+class DsCnn(nn.Module):
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        flat = shape[1] == 1
+        window = (1, 9) if flat else (5, 5) if shape[1] == shape[2] else (9, 5)
+        self.stem = nn.Sequential(
+            _unit(shape[0], 64, window, (1, 2) if flat else (2, 2)), nn.ReLU()
+        )
+        kernel = (1, 5) if flat else (3, 3)
+        layers: list[nn.Module] = []
+        for _ in range(4):
+            layers += [_unit(64, 64, kernel, (1, 1), groups=64), nn.ReLU()]
+            layers += [_unit(64, 64, (1, 1), (1, 1)), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.flatten(self.pool(self.body(self.stem(x))), 1))
+
+
+def make(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
+    return {"resnet8": ResNet8, "dscnn": DsCnn}[name](shape, classes)
+
+
+def trained(name: str, splits: Splits, seed: int, steps: int, cache: Path) -> nn.Module:
+    """The base network, from the cache where it was trained before: Adam, cosine, cross entropy."""
+    assert splits.train.y is not None
+    shape, classes = splits.train.x.shape[1:], int(splits.train.y.max()) + 1
+    path = cache / f"{splits.name}-{name}-{seed}-{steps}-{splits.hash[:12]}.pt"
+    torch.manual_seed(seed)
+    net = make(name, shape, classes)
+    if path.is_file():
+        net.load_state_dict(torch.load(path, weights_only=True))
+        return net.eval()
+    x, y = torch.from_numpy(splits.train.x), torch.from_numpy(splits.train.y)
+    optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    random = np.random.default_rng(seed)
+    net.train()
+    for _ in range(steps):
+        rows = torch.from_numpy(random.choice(len(x), min(_BATCH, len(x)), replace=False))
+        loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(net.state_dict(), partial)
+    partial.replace(path)
+    return net.eval()
