@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mve_cases import Case
+from mve_guard import GUARD_CODE, NO_GUARD_CODE
 
 from edgecompress.link.toolchain import compile_c, run_zig, target_flags
 from edgecompress.lower.isa.interface import Generator, Implementation
@@ -69,6 +70,12 @@ static void hex(uint32_t v, int digits)
     while (digits--) put("0123456789abcdef"[v >> 4 * digits & 15]);
 }
 static void text(const char *s) { while (*s) put(*s++); }
+static void finish(void)
+{
+    register uint32_t operation __asm__("r0") = 0x18, reason __asm__("r1") = 0x20026;
+    __asm__ volatile("bkpt 0xab" ::"r"(operation), "r"(reason) : "memory");
+    for (;;) { }
+}
 void *memset(void *d, int c, unsigned n)
 {
     uint8_t *p = d; while (n--) *p++ = (uint8_t)c; return d;
@@ -85,8 +92,9 @@ typedef struct {
     int32_t over, distance;
     tensor_t tensors[6];
 } call_t;
-static uint32_t memory[24576];
+static uint32_t memory[24576] __attribute__((aligned(32)));
 static const uint8_t *const bytes = (const uint8_t *)memory;
+@GUARD@
 @DATA@
 int main(void)
 {
@@ -100,7 +108,7 @@ int main(void)
         for (unsigned w = 0; w < sizeof memory / 4; w++) memory[w] = GUARD;
         for (unsigned k = 0; k <= last; k++) {
             const tensor_t *t = &call->tensors[k];
-            if (t->used) { arguments[k] = (uint32_t)t->source; continue; }
+            if (t->used && !GUARDED) { arguments[k] = (uint32_t)t->source; continue; }
             if (k == last && call->over >= 0) {
                 arguments[k] = arguments[call->over] + (uint32_t)call->distance;
                 continue;
@@ -111,18 +119,22 @@ int main(void)
                 at += before / 4;
                 if (call->tensors[last].size > size) size = call->tensors[last].size;
             }
+            /* guarded, tensors of 16, 48, ... bytes end with a block of 32 */
+            if (GUARDED && (size + 15) / 16 % 2) at += 4;
             arguments[k] = (uint32_t)&memory[at];
             if (t->source) memcpy(&memory[at], t->source, t->size);
             at += (size + 15) / 16 * 4 + 8;
         }
+        guard(call->tensors, arguments, last);
         uint32_t start = COUNTER;
         int saved = called(call->f, arguments);
         uint32_t ticks = COUNTER - start;
+        unguard();
         unsigned bad = !saved;
         for (unsigned b = 0; b < at * 4; b++) touched[b] = 0;
         for (unsigned k = 0; k <= last; k++) {
             const tensor_t *t = &call->tensors[k];
-            if (t->used) continue;
+            if (t->used && !GUARDED) continue;
             uint32_t begin = arguments[k] - (uint32_t)memory;
             for (unsigned b = 0; b < t->size; b++) touched[begin + b] = 1;
             if (!t->source || (int)k == call->over) continue;
@@ -136,9 +148,7 @@ int main(void)
         text("\\n");
     }
     text("end\\n");
-    register uint32_t operation __asm__("r0") = 0x18, reason __asm__("r1") = 0x20026;
-    __asm__ volatile("bkpt 0xab" ::"r"(operation), "r"(reason) : "memory");
-    for (;;) { }
+    finish();
 }
 """
 
@@ -149,6 +159,8 @@ _START = """\
     .section .vectors, "a", %progbits
     .word 0x20040000
     .word reset
+    .word 0
+    .word hard_fault
     .section .text.reset, "ax", %progbits
     .global reset
     .type reset, %function
@@ -245,15 +257,19 @@ called:
 """
 
 
-def run(calls: Sequence[Call]) -> list[Result]:
+def run(calls: Sequence[Call], *, guarded: bool = False) -> list[Result]:
     """Builds one firmware of all calls and runs it.
 
+    Args:
+        guarded: no byte beside the tensors can be read, see `mve_guard.py`; all of them apart.
+
     Raises:
-        AssertionError: a call wrote where it must not, lost a register, or never came back.
+        AssertionError: a call wrote (or read) where it must not, lost a register, or never came
+            back.
     """
     with tempfile.TemporaryDirectory(prefix="edgecompress-test-") as scratch:
         folder = Path(scratch)
-        _build(calls, folder)
+        _build(calls, folder, guarded)
         output = _emulate(folder / "firmware.elf")
     results = []
     for line, call in zip(output.splitlines(), calls, strict=False):
@@ -265,21 +281,24 @@ def run(calls: Sequence[Call]) -> list[Result]:
     return results
 
 
-def check(generators: Sequence[Generator], cases: Sequence[Case]) -> list[Result]:
+def check(
+    generators: Sequence[Generator], cases: Sequence[Case], *, guarded: bool = False
+) -> list[Result]:
     """Runs each case by the first generator that takes it and compares it with its numpy twin.
 
-    Each case runs once with its output apart and once for every overlap the implementation
-    permits.
+    Each case runs once with its output apart and, unless `guarded`, once for every overlap the
+    implementation permits.
     """
     calls, expected = [], []
     for kernel, activations, constants in cases:
         offers = (generator.implement(kernel, tuple(constants)) for generator in generators)
         implementation = next(offer[0] for offer in offers if offer)
         result = kernel.reference(*activations, *constants)
-        for over in (None, *_overlaps(implementation, result.nbytes)):
+        overlaps = [] if guarded else _overlaps(implementation, result.nbytes)
+        for over in (None, *overlaps):
             calls.append(Call(implementation, activations, result.shape, over))
             expected.append(result)
-    results = run(calls)
+    results = run(calls, guarded=guarded)
     for call, result, reference in zip(calls, results, expected, strict=True):
         message = f"{call.implementation.description}, over {call.over}"
         np.testing.assert_array_equal(result.output, reference, err_msg=message)
@@ -294,7 +313,7 @@ def _overlaps(implementation: Implementation, output_bytes: int) -> list[tuple[i
     return found
 
 
-def _build(calls: Sequence[Call], folder: Path) -> None:
+def _build(calls: Sequence[Call], folder: Path, guarded: bool) -> None:
     profile = load_target(CORE)
     routines: dict[str, str] = {}
     data = _Data()
@@ -304,7 +323,8 @@ def _build(calls: Sequence[Call], folder: Path) -> None:
             assert routines.setdefault(name, body) == body, f"{name} has two texts"
         data.add(call)
     main = _MAIN.replace("@DATA@", data.text({call.implementation.symbol for call in calls}))
-    (folder / "main.c").write_text(main)
+    guard = f"#define GUARDED {int(guarded)}\n" + (GUARD_CODE if guarded else NO_GUARD_CODE)
+    (folder / "main.c").write_text(main.replace("@GUARD@", guard))
     text = _START + _CALLED + "\n".join(routines.values()) + data.assembly()
     (folder / "routines.S").write_text(text)
     (folder / "data.bin").write_bytes(data.content)
@@ -367,5 +387,7 @@ def _emulate(firmware: Path) -> str:
     except subprocess.TimeoutExpired as error:
         so_far = (error.stdout or b"").decode(errors="replace")
         raise AssertionError(f"never ended, after {len(so_far.splitlines())} calls") from None
+    calls = len(done.stdout.splitlines()) - 1
+    assert not done.stdout.endswith("fault\n"), f"call {calls} left its memory"
     assert done.stdout.endswith("end\n"), done.stdout[-200:] + done.stderr[-400:]
     return done.stdout.removesuffix("end\n")
