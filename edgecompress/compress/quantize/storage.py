@@ -7,11 +7,9 @@ from collections.abc import Mapping
 import torch
 
 from edgecompress.compress.layers import kind_of, layer_name
+from edgecompress.compress.lowrank import FACTOR_ENDINGS
 from edgecompress.errors import BadInput
 from edgecompress.records import WeightStorage
-
-FACTOR_ENDINGS = ("first", "core", "last")
-"""What `lowrank.factorize` appends to the name of the layer it replaces."""
 
 
 def storage_of_layers(
@@ -19,7 +17,7 @@ def storage_of_layers(
 ) -> dict[str, WeightStorage]:
     """Storage of every convolution and dense layer that `weights` names, by its own path.
 
-    A name that is no layer here means the factors `<name>_first`, `_core` and `_last` that
+    A name that is no layer here means the factors `<name>_first`, ..., `<name>_last` that
     factorization made of it.
 
     Raises:

@@ -1,0 +1,152 @@
+"""Ranks from the share of a layer's energy they keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from edgecompress.compress.layers import kind_of, layer_name, module_of
+from edgecompress.compress.lowrank.bounds import (
+    Layer,
+    LowRankMethod,
+    factored_weights,
+    methods_of,
+)
+from edgecompress.compress.lowrank.cp import decomposed, squared_error
+from edgecompress.compress.lowrank.factorize import FITTED_TO_PATCHES
+from edgecompress.compress.lowrank.matrix import input_square, output_square, square_root
+from edgecompress.compress.lowrank.moments import Moments, observe
+from edgecompress.compress.lowrank.spatial import columns_moment, unfolded
+from edgecompress.errors import BadInput
+from edgecompress.model.trainable import Trainable
+from edgecompress.records import LowRank
+
+
+def rank_for_energy(
+    layer: Layer, method: LowRankMethod, energy: float, moments: Moments | None = None
+) -> tuple[int, ...]:
+    """The least ranks that keep the share `energy` of the squared weights, or of the squared
+    outputs where there are `moments` (Zhang et al., 2015, section 3.4: "PCA energy").
+
+    Both sides of tucker2 lose half of what may be lost: together they lose at most the sum (De
+    Lathauwer et al., "A Multilinear Singular Value Decomposition", 2000, property 10). cp has no
+    spectrum; its rank is searched.
+
+    Args:
+        energy: 0 < energy <= 1.
+
+    Raises:
+        BadInput: energy out of range, or a method the layer cannot take.
+    """
+    if not 0 < energy <= 1:
+        raise BadInput(f"An energy of {energy:g} is out of range.",
+                       next_step="Give the share to keep, above 0 and at most 1.")  # fmt: skip
+    limits = methods_of(layer).get(method)
+    if limits is None:
+        raise BadInput(f"This {type(layer).__name__} cannot take {method}.")
+    weight = layer.weight.detach().double()
+    if method == "svd":
+        return (_enough(_spectrum(output_square(weight.flatten(1), moments)), energy),)
+    if method == "spatial":
+        values = torch.linalg.svdvals(unfolded(weight, columns_moment(moments, weight)))
+        return (_enough(values.square(), energy),)
+    if method == "cp":
+        return (_cp_rank(weight, energy, moments, limits[0]),)
+    each = (1 + energy) / 2
+    inputs = _enough(_spectrum(input_square(weight, moments)), each)
+    outputs = _enough(_spectrum(output_square(weight.flatten(1), moments)), each)
+    return min(inputs, limits[0]), min(outputs, limits[1])
+
+
+def choose_ranks(
+    trainable: Trainable,
+    energy: float,
+    *,
+    method: LowRankMethod | None = None,
+    calibration: torch.Tensor | None = None,
+    layers: Iterable[str] | None = None,
+) -> dict[str, LowRank]:
+    """Layer -> the factorization that keeps `energy` with the fewest weights.
+
+    Layers that no factorization makes smaller are left out.
+
+    Args:
+        method: only this one; None compares all but cp, whose search is slow.
+        calibration: [N, ...] float32 inputs, to keep energy of the outputs.
+        layers: only these; default every layer that takes a factorization.
+
+    Raises:
+        BadInput: energy out of range, or an unknown layer.
+    """
+    found = _candidates(trainable, layers)
+    moments: dict[str, Moments] = {}
+    if calibration is not None and found:
+        convolutions = {name for name, layer in found.items() if "spatial" in methods_of(layer)}
+        fitted = convolutions if method is None or method in FITTED_TO_PATCHES else set()
+        moments = observe(trainable.graph, found, calibration, with_patches=frozenset(fitted))
+    chosen: dict[str, LowRank] = {}
+    for name, layer in found.items():
+        possible = methods_of(layer)
+        wanted = [one for one in possible if one == method or (method is None and one != "cp")]
+        choices = [
+            LowRank(method=one, ranks=rank_for_energy(layer, one, energy, moments.get(name)))
+            for one in wanted
+        ]
+        best = min(choices, key=lambda one: factored_weights(layer, one), default=None)
+        if best is not None and factored_weights(layer, best) < layer.weight.numel():
+            chosen[name] = best
+    return chosen
+
+
+def _candidates(trainable: Trainable, layers: Iterable[str] | None) -> dict[str, Layer]:
+    every: dict[str, Layer] = {}
+    for node in trainable.graph.graph.nodes:
+        if node.op == "call_module" and kind_of(node) in ("conv", "linear"):
+            layer = module_of(node)
+            if methods_of(layer):
+                assert isinstance(layer, nn.Conv2d | nn.Linear)
+                every[layer_name(node)] = layer
+    if layers is None:
+        return every
+    wanted = [*layers]
+    unknown = [name for name in wanted if name not in every]
+    if unknown:
+        raise BadInput(
+            f"The model has no layer '{unknown[0]}' to factorize.",
+            next_step=f"Layers that can be: {', '.join(every) or 'none'}.",
+        )
+    return {name: every[name] for name in wanted}
+
+
+def _spectrum(square: torch.Tensor) -> torch.Tensor:
+    """Eigenvalues of a symmetric matrix, the largest first, rounding below zero cut off."""
+    return torch.linalg.eigvalsh(square).flip(0).clamp_min(0)
+
+
+def _enough(values: torch.Tensor, energy: float) -> int:
+    """How many of the leading values sum to the share `energy` of all."""
+    total = values.cumsum(0)
+    if float(total[-1]) <= 0:
+        return 1
+    # What rounding leaves of the total must not ask for the last, empty directions.
+    missing = int((total < energy * total[-1] * (1 - 1e-12)).sum())
+    return min(len(values), missing + 1)
+
+
+def _cp_rank(weight: torch.Tensor, energy: float, moments: Moments | None, limit: int) -> int:
+    """Bisection, as if the error fell with every rank."""
+    tensor = weight
+    if moments is not None:
+        tensor = torch.einsum("oihw,ij->ojhw", weight, square_root(moments.input)[0])
+    allowed = (1 - energy) * float(tensor.square().sum())
+    # More terms than this have more numbers than the weight itself.
+    low, high = 1, min(limit, max(1, weight.numel() // sum(weight.shape)))
+    while low < high:
+        middle = (low + high) // 2
+        if squared_error(tensor, decomposed(tensor, middle, None)) <= allowed + 1e-12:
+            high = middle
+        else:
+            low = middle + 1
+    return low
