@@ -48,6 +48,8 @@ def plan_offsets(
     if allowed:
         # sharing only widens the choice: never worse than without
         shared = _search(lifetimes, alignment, allowed)
+        if shared[1] == peak_live(lifetimes, allowed)[1]:
+            return shared
         return min(shared, plan_offsets(lifetimes, alignment), key=lambda found: found[1])
     return _search(lifetimes, alignment, {})
 
@@ -61,7 +63,7 @@ def _search(
     best_order: list[int] = []
     best_offsets: list[int] = []
     best_total = 0
-    for order in _orders(lifetimes):
+    for order in _orders(lifetimes, allowed):
         offsets, total = _first_fit(problem, order)
         if not best_offsets or total < best_total:
             best_order, best_offsets, best_total = order, offsets, total
@@ -162,19 +164,42 @@ def _occupied(buffers: Sequence[Buffer], step: int) -> int:
     return total
 
 
-def _orders(lifetimes: Sequence[Lifetime]) -> list[list[int]]:
+def _orders(lifetimes: Sequence[Lifetime], allowed: Allowance) -> list[list[int]]:
     """Placement orders that each do well on some family of graphs."""
 
     def sorted_by(key) -> list[int]:
         return sorted(range(len(lifetimes)), key=lambda index: (*key(*lifetimes[index]), index))
 
+    by_size = sorted_by(lambda size, first, last: (-size, first - last))
+    first = _growing_first(lifetimes, allowed)
     return [
-        sorted_by(lambda size, first, last: (-size, first - last)),
+        by_size,
+        *([[*first, *(index for index in by_size if index not in first)]] if first else []),
         sorted_by(lambda size, first, last: (-size * (last - first + 1),)),
         sorted_by(lambda size, first, last: (first - last, -size)),
         sorted_by(lambda size, first, _last: (first, -size)),
         sorted_by(lambda size, _first, last: (-last, -size)),
     ]
+
+
+def _growing_first(lifetimes: Sequence[Lifetime], allowed: Allowance) -> list[int]:
+    """Outputs that grow over their sources for several steps, with those sources.
+
+    An output comes before its source, which must lie a little higher; behind them what lies
+    exactly in place over one of them, or under it, and so on along the chain.
+    """
+    found = dict.fromkeys(
+        index
+        for source, output in sorted(allowed, key=lambda pair: -lifetimes[pair[1]][0])
+        if lifetimes[source][2] > lifetimes[output][1]
+        for index in (output, source)
+    )
+    chain = list(found)
+    for index in chain:
+        for pair, distance in allowed.items():
+            if distance == 0 and index in pair:
+                chain.extend(other for other in pair if other not in chain)
+    return chain
 
 
 def _neighbours(lifetimes: Sequence[Lifetime]) -> list[list[int]]:

@@ -48,13 +48,17 @@ def live_bytes(lifetimes: Sequence[Lifetime], allowed: Allowance | None = None) 
     The live set only grows when a tensor begins, so these steps include the peak.
     """
     sizes = [size for size, _, _ in lifetimes]
+    begins = sorted({first for _, first, _ in lifetimes})
     sharing: dict[int, list[tuple[tuple[int, int], int]]] = {}
     for pair, distance in (allowed or {}).items():
-        sharing.setdefault(lifetimes[pair[1]][1], []).append((pair, distance))
+        last, first = lifetimes[pair[0]][2], lifetimes[pair[1]][1]
+        for step in begins:
+            if first <= step <= last:
+                sharing.setdefault(step, []).append((pair, distance))
     return {
         step: sum(size for size, first, last in lifetimes if first <= step <= last)
         - shared_bytes(sizes, sharing.get(step, ()))
-        for step in sorted({first for _, first, _ in lifetimes})
+        for step in begins
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from edgecompress.lower.memory.views import owner
 from edgecompress.lower.program import Buffer, Kernel, Overlap, Program, Step
 
 Allowance = Mapping[tuple[int, int], int]
@@ -52,13 +53,57 @@ def step_allowances(program: Program, step: Step) -> dict[str, int]:
 def allowances(program: Program, buffers: Sequence[Buffer]) -> dict[tuple[int, int], int]:
     """Every permitted sharing between two of `buffers`, by their indices."""
     index = {buffer.name: position for position, buffer in enumerate(buffers)}
-    return {
+    allowed = {
         (index[name], index[step.output]): distance
         for step in program.steps
         if step.output in index
         for name, distance in step_allowances(program, step).items()
         if name in index
     }
+    for (source, output), distance in stripe_allowances(program).items():
+        if source in index and output in index:
+            allowed[index[source], index[output]] = distance
+    return allowed
+
+
+def stripe_allowances(program: Program) -> dict[tuple[str, str], int]:
+    """(source, output) -> distance for outputs written a view at a time.
+
+    Each stripe of the output may take the place of source bytes that no later step reads: with d
+    the distance, a view that ends e bytes into the output must end before the first source byte
+    still to be read, so d is the least of those positions less e. Example: a map of 8 rows of 100
+    bytes becomes one of 4 rows of 60 in 4 stripes; after stripe i rows 2 i + 1 and below are still
+    read: d = min of 100 (2 i + 1) - 60 (i + 1) = 40, the output may even start 40 bytes later.
+    """
+    written: dict[str, list[tuple[int, int]]] = {}
+    reads: dict[str, list[tuple[int, int]]] = {}
+    for index, step in enumerate(program.steps):
+        output = program.buffers[step.output]
+        if output.view_of:
+            end = output.view_offset_bytes + output.size_bytes
+            written.setdefault(output.view_of, []).append((index, end))
+        for argument in step.arguments[:-1]:
+            if argument.kind == "buffer":
+                read = program.buffers[argument.name]
+                place = reads.setdefault(owner(program.buffers, read.name), [])
+                place.append((index, read.view_offset_bytes))
+    found = {}
+    for output, ends in written.items():
+        begins = program.buffers[output].first_step
+        for source, places in reads.items():
+            alive = program.buffers[source]
+            if not alive.first_step < begins <= alive.last_step < len(program.steps):
+                continue
+            # a step that reads the source while it writes must write below what it reads
+            distances = [
+                min((offset for at, offset in places if at >= index), default=alive.size_bytes)
+                - end
+                for index, end in ends
+            ]
+            # exactly in place is what 0 would mean
+            if min(distances) > -program.buffers[output].size_bytes:
+                found[source, output] = min(*distances, -1)
+    return found
 
 
 def shared_bytes(sizes: Sequence[int], pairs: Iterable[tuple[tuple[int, int], int]]) -> int:

@@ -215,8 +215,8 @@ def _ranges(
 
 
 def _kept_bytes(program: Program, first: int, end: int) -> int:
-    """What is live all through a stage: what enters it, what leaves it, what passes by."""
-    inside = {step.output for step in program.steps[first : end - 1]}
+    """What is live when a stage begins: at least that much is, with what leaves it over it."""
+    inside = {step.output for step in program.steps[first:end]}
     return sum(
         buffer.size_bytes
         for buffer in arena_buffers(program)
