@@ -108,6 +108,7 @@ def plan(
     ram: str | int | None = None,
     latency_us: float | None = None,
     effort: Effort = "fast",
+    optimize: Optimize = "balanced",
     seed: int = 0,
     output: Path | None = None,
     input_shape: tuple[int, ...] | None = None,
@@ -140,6 +141,7 @@ def plan(
         model_hash=source.hash,
         effort=effort,
         seed=seed,
+        optimize=optimize,
         progress=progress,
     )
     if output is not None:

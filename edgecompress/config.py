@@ -63,6 +63,7 @@ class Config(Record):
     ram: Bytes | None = None
     latency_us: Annotated[float, Field(gt=0)] | None = None
     effort: Literal["fast", "balanced", "max"] | None = None
+    optimize: Literal["size", "speed", "balanced"] | None = None
     seed: Annotated[int, Field(ge=0, strict=True)] | None = None
     output: _Text | None = None
     input_shape: Annotated[tuple[int, ...], BeforeValidator(parse_shape)] | None = None

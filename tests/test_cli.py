@@ -246,6 +246,7 @@ def test_traceback_only_with_debug(stand_in: StandIn, capsys: pytest.CaptureFixt
     [
         (["fit", "--bogus"], "--bogus"),
         (["fit", "--effort", "heroic"], "heroic"),
+        (["compile", "x.tflite", "--optimize", "fun"], "'--optimize': 'fun' is not one of"),
         (["fit", "--seed", "-1"], "--seed"),
         (["compile"], "models"),
         (["teleport"], "teleport"),

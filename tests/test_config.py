@@ -21,13 +21,15 @@ def test_every_option_is_read(tmp_path: Path) -> None:
     folder = written(
         tmp_path,
         'model = "net.onnx"\ndata = "calib.npz"\ntarget = "cortex-m4"\nflash = "512K"\n'
-        'ram = 131072\nlatency_us = 5e4\neffort = "balanced"\nseed = 7\noutput = "out"\n'
+        'ram = 131072\nlatency_us = 5e4\neffort = "balanced"\noptimize = "size"\n'
+        'seed = 7\noutput = "out"\n'
         "input_shape = [1, 3, 32, 32]\n",
     )
     config = load_config(folder)
     assert (config.flash, config.ram) == (512 * 1024, 131072)
     assert (config.model, config.data, config.target) == ("net.onnx", "calib.npz", "cortex-m4")
     assert (config.latency_us, config.effort, config.seed) == (5e4, "balanced", 7)
+    assert config.optimize == "size"
     assert (config.output, config.input_shape) == ("out", (1, 3, 32, 32))
 
 

@@ -43,7 +43,7 @@ def fit(
     plan: opt.PlanFile = None,
     requantize: opt.RequantizeOption = opt.Requantize.smmla,
     precision: opt.PrecisionOption = opt.Precision.int8,
-    optimize: opt.OptimizeOption = opt.Optimize.balanced,
+    optimize: opt.OptimizeOption = None,
     device: opt.Device = None,
     input_shape: opt.InputShape = None,
     trust: opt.Trust = False,
@@ -53,8 +53,8 @@ def fit(
 ) -> int:
     """Make a model fit a device, and prove it on the image that will ship."""
     chosen = choose(model=model, data=data, target=target, flash=flash, ram=ram,
-                     latency_us=latency_us, effort=effort, seed=seed, input_shape=input_shape,
-                     output=output)  # fmt: skip
+                     latency_us=latency_us, effort=effort, optimize=optimize, seed=seed,
+                     input_shape=input_shape, output=output)  # fmt: skip
     with working(debug=debug) as progress:
         say_defaults(progress, chosen, "fitting")
         from edgecompress import api
@@ -62,7 +62,7 @@ def fit(
         result = api.fit(
             **chosen.arguments(), effort=chosen.effort, seed=chosen.seed,
             plan=plan, requantize=requantize.value, precision=precision.value,
-            optimize=optimize.value, trust=trust,
+            optimize=chosen.optimize, trust=trust,
             device=device, progress=progress,
         )  # fmt: skip
     show_result(result, chosen.output, as_json=as_json)
@@ -77,6 +77,7 @@ def plan(
     ram: opt.Ram = None,
     latency_us: opt.LatencyUs = None,
     effort: opt.EffortOption = None,
+    optimize: opt.OptimizeOption = None,
     seed: opt.Seed = None,
     input_shape: opt.InputShape = None,
     trust: opt.Trust = False,
@@ -86,15 +87,15 @@ def plan(
 ) -> int:
     """Choose what fit would do and predict its cost; compile nothing."""
     chosen = choose(model=model, data=data, target=target, flash=flash, ram=ram,
-                     latency_us=latency_us, effort=effort, seed=seed, input_shape=input_shape,
-                     output=output)  # fmt: skip
+                     latency_us=latency_us, effort=effort, optimize=optimize, seed=seed,
+                     input_shape=input_shape, output=output)  # fmt: skip
     with working(debug=debug) as progress:
         say_defaults(progress, chosen, "planning")
         from edgecompress import api
 
         made = api.plan(
-            **chosen.arguments(), effort=chosen.effort, seed=chosen.seed,
-            trust=trust, progress=progress,
+            **chosen.arguments(), effort=chosen.effort, optimize=chosen.optimize,
+            seed=chosen.seed, trust=trust, progress=progress,
         )  # fmt: skip
     if as_json:
         sys.stdout.write(made.to_json())
@@ -114,7 +115,7 @@ def compile_models(
     latency_us: opt.LatencyUs = None,
     requantize: opt.RequantizeOption = opt.Requantize.smmla,
     precision: opt.PrecisionOption = opt.Precision.int8,
-    optimize: opt.OptimizeOption = opt.Optimize.balanced,
+    optimize: opt.OptimizeOption = None,
     allow_float: opt.AllowFloat = False,
     dump: opt.Dump = None,
     device: opt.Device = None,
@@ -126,7 +127,7 @@ def compile_models(
 ) -> int:
     """Compile int8 models (.tflite, QDQ .onnx) as they are: image, verification, measurement."""
     given = choose(target=target, data=data, flash=flash, ram=ram, latency_us=latency_us,
-                    input_shape=input_shape, output=output)  # fmt: skip
+                    optimize=optimize, input_shape=input_shape, output=output)  # fmt: skip
     _refuse_same_names(models)
 
     def compile_one(model: str, folder: Path | None, progress: Progress) -> Result:
@@ -136,7 +137,7 @@ def compile_models(
         say_defaults(progress, chosen, "compiling")
         return api.compile_model(
             **chosen.arguments(), requantize=requantize.value, precision=precision.value,
-            optimize=optimize.value, allow_float=allow_float,
+            optimize=chosen.optimize, allow_float=allow_float,
             dump=dump if dump is None or len(models) == 1 else dump / _stem(model),
             trust=trust, device=device, progress=progress,
         )  # fmt: skip

@@ -68,7 +68,8 @@ def explain(error: Exception) -> Failure:
 def _explain_usage(error: Exception) -> Failure:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "edgecompress"
-    message = error.format_message()  # type: ignore[attr-defined]
+    # pydantic's own prefix, where typer checked the value through it
+    message = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
     return Failure("UsageError", message, f"See '{command} --help'.", EXIT_BAD_INPUT, {})
 
 

@@ -87,7 +87,7 @@ RequantizeOption = Annotated[
     Requantize, typer.Option("--requantize", help="Rounding; tflite is bit-identical to TFLite.")
 ]
 OptimizeOption = Annotated[
-    Optimize, typer.Option("--optimize", help="Choose kernels for size, speed or both.")
+    Optimize | None, typer.Option("--optimize", help="Choose kernels for size, speed or both.")
 ]
 PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="float32 skips quantization.")

@@ -35,6 +35,7 @@ class Chosen:
     ram: int | None
     latency_us: float | None
     effort: Literal["fast", "balanced", "max"]
+    optimize: Literal["size", "speed", "balanced"]
     seed: int
     output: Path | None
     input_shape: tuple[int, ...] | None
@@ -80,6 +81,7 @@ def choose(*, default_model: str | None = None, **given: Any) -> Chosen:
         ram=merged.ram,
         latency_us=merged.latency_us,
         effort=merged.effort or "fast",
+        optimize=merged.optimize or "balanced",
         seed=merged.seed or 0,
         output=Path(merged.output) if merged.output else None,
         input_shape=merged.input_shape,
