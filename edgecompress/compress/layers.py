@@ -11,6 +11,9 @@ from torch import nn
 from torch.fx.node import map_arg
 
 from edgecompress.errors import UnsupportedOperators
+from edgecompress.model.attention import mix, scores_of
+from edgecompress.model.offset import Offset
+from edgecompress.model.recurrent import GRU, LSTM
 
 _MODULES: dict[type[nn.Module], str] = {
     nn.Conv2d: "conv",
@@ -28,6 +31,13 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.Dropout: "identity",
     nn.ZeroPad2d: "pad",
     nn.ConstantPad2d: "pad",
+    GRU: "recurrent",
+    LSTM: "recurrent",
+    nn.LayerNorm: "layernorm",
+    nn.GELU: "gelu",
+    nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
+    Offset: "offset",
 }
 _FUNCTIONS: dict[Callable[..., Any] | str, str] = {
     operator.add: "add",
@@ -38,12 +48,19 @@ _FUNCTIONS: dict[Callable[..., Any] | str, str] = {
     torch.reshape: "reshape",
     torch.relu: "relu",
     nn.functional.relu: "relu",
+    torch.select: "select",
+    torch.mean: "mean",
+    torch.permute: "permute",
+    scores_of: "scores",
+    mix: "mix",
 }
 
 
 def kind_of(node: torch.fx.Node) -> str:
     """One word for what a node does: conv, linear, batchnorm, relu, relu6, maxpool, avgpool,
-    globalpool, flatten, reshape, softmax, identity, pad, add, cat; or "input" and "output".
+    globalpool, flatten, reshape, softmax, identity, pad, add, cat; of sequences recurrent,
+    layernorm, gelu, sigmoid, tanh, offset, select, mean, permute, scores, mix; or "input" and
+    "output".
 
     Raises:
         UnsupportedOperators: the node is none of these.

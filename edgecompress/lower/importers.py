@@ -17,6 +17,7 @@ from tvm.relax.frontend.tflite import from_tflite
 from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
 
 from edgecompress.errors import UnreadableModel, UnsupportedOperators
+from edgecompress.lower import onnx_recurrent
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,11 @@ class _Pad(onnx_frontend.Pad):
 def _readable_converters() -> Iterator[None]:
     """TVM offers no hook for converters: its map is replaced while one model is imported."""
     original = onnx_frontend._get_convert_map
-    onnx_frontend._get_convert_map = lambda: {**original(), "Clip": _Clip, "Pad": _Pad}
+
+    def _converters() -> dict[str, Any]:
+        return {**original(), "Clip": _Clip, "Pad": _Pad, **onnx_recurrent.CONVERTERS}
+
+    onnx_frontend._get_convert_map = _converters
     try:
         yield
     finally:
@@ -90,7 +95,7 @@ def import_onnx(model: onnx.ModelProto) -> Imported:
     unknown = [
         (node.op_type, node.name or node.output[0], "TVM's ONNX importer does not know it")
         for node in model.graph.node
-        if node.op_type not in known and node.op_type not in ("If", "Constant")
+        if node.op_type not in {*known, *onnx_recurrent.CONVERTERS, "If", "Constant"}
     ]
     if unknown:
         raise UnsupportedOperators(unknown, next_step="Export the model without them.")

@@ -52,6 +52,8 @@ def _arguments(program: Program, step: Step, values: dict[str, np.ndarray]) -> l
     arrays = []
     parameters = program.functions[step.function].params
     for argument, parameter in zip(step.arguments[:-1], parameters, strict=False):
+        if argument.kind == "scratch":
+            continue
         if argument.kind == "buffer":
             buffer = program.buffers[argument.name]
             array = values[buffer.view_of or buffer.name]

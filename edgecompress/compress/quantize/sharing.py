@@ -18,7 +18,12 @@ from torch import nn
 
 from edgecompress.compress.layers import input_nodes, kind_of, module_of
 
-SAME_SCALE = frozenset({"maxpool", "avgpool", "flatten", "reshape", "pad", "cat", "relu", "relu6", "select", "permute"})
+SAME_SCALE = frozenset(
+    {
+        "maxpool", "avgpool", "flatten", "reshape", "pad", "cat", "relu", "relu6", "select",
+        "permute",
+    }
+)  # fmt: skip
 _TAKE_ACTIVATION = frozenset({"conv", "linear", "add"})
 _ACTIVATIONS = frozenset({"relu", "relu6"})
 

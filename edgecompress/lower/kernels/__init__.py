@@ -15,6 +15,7 @@ from edgecompress.lower.kernels import (
     mean,
     multiply,
     pad,
+    recurrence,
     softmax,
     transpose,
 )
@@ -32,6 +33,7 @@ MATCHERS: list[Matcher] = [
     max_pool2d.match,
     mean.match,
     softmax.match,
+    recurrence.match,
     pad.match,
     concat.match,
     transpose.match,

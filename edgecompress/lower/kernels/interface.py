@@ -59,6 +59,23 @@ class Match:
     constants: tuple[np.ndarray, ...] = ()
 
 
+@dataclass(frozen=True)
+class Scratch:
+    """Working memory of one call, in the arena; what it holds before does not matter.
+
+    A kernel that needs some, or whose loops carry a state from one to the next, has a method
+    `function(name)` giving its whole PrimFunc in place of `compute` and `schedule`, with one
+    parameter for each entry of its `scratch` between the constants and the output (gru.py).
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size_bytes(self) -> int:
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
 class CannotMatch(Exception):
     """Why no kernel takes this use of an operator; ends in the list of unsupported operators."""
 

@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import tvm
-from tvm import s_tir, te
+from tvm import s_tir, te, tirx
 
 from edgecompress.lower.memory.overlap import kernel_overlaps
 
 if TYPE_CHECKING:
-    from tvm import tirx
-
     from edgecompress.lower.program import Kernel
+
+
+def with_local_scratch(function: tirx.PrimFunc, count: int) -> tirx.PrimFunc:
+    """The function with its `count` scratch parameters allocated inside.
+
+    Relax calls a kernel with its inputs and output only; scratch becomes an argument again when
+    the steps are read off (passes/linearize.py).
+    """
+    *inputs, output = function.params
+    scratch = inputs[len(inputs) - count :]
+    body = tirx.SeqStmt([*(tirx.AllocBuffer(buffer) for buffer in scratch), function.body])
+    kept = [*inputs[: len(inputs) - count], output]
+    return tirx.PrimFunc(kept, body, function.ret_type, attrs=function.attrs)
 
 
 def build_function(
@@ -25,6 +36,9 @@ def build_function(
         arguments: (shape, dtype) of each argument of `kernel.compute`: activations, then constants.
             The output is appended as the last parameter.
     """
+    whole = getattr(kernel, "function", None)
+    if whole is not None:
+        return whole(name)
     placeholders = [
         te.placeholder(shape, dtype, name=f"argument_{index}")
         for index, (shape, dtype) in enumerate(arguments)

@@ -87,6 +87,8 @@ def linearize(
     for global_var, tir in module.functions.items():
         symbol = _symbol(global_var.name_hint, kernels)
         if isinstance(tir, tirx.PrimFunc) and symbol in called:
+            whole = getattr(kernels.get(symbol), "function", None)
+            tir = tir if whole is None else whole(symbol)
             functions[symbol] = tir.with_attr("global_symbol", symbol)
     return Program(
         name=name,
@@ -136,6 +138,10 @@ def _read_call(reading: _Reading, call: relax.Call) -> None:
     reading.ordinals[op] += 1
     *sources, target = call.args
     arguments = [reading.argument(source) for source in sources]
+    for ordinal, scratch in enumerate(getattr(kernel, "scratch", ())):
+        kind = relax.TensorType(list(scratch.shape), scratch.dtype)
+        own = reading.buffer(f"{name}.scratch_{ordinal}", kind, index)
+        arguments.append(Argument("scratch", own.name))
     for argument in arguments:
         if argument.kind == "buffer":
             reading.last[argument.name] = index

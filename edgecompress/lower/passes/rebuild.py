@@ -11,7 +11,7 @@ from tvm import relax
 
 from edgecompress.lower.importers import Imported
 from edgecompress.lower.kernels.interface import Match
-from edgecompress.lower.kernels.primfunc import build_function
+from edgecompress.lower.kernels.primfunc import build_function, with_local_scratch
 from edgecompress.lower.passes.graph import Graph
 from edgecompress.lower.program import Kernel
 
@@ -56,6 +56,9 @@ class Rebuild:
             ordinal = sum(known.op == kernel.op for known in self.kernels.values())
             name = f"model_{kernel.op}_{ordinal}"
             function = build_function(kernel, kinds, name).with_attr("op_pattern", _OPAQUE)
+            scratch = getattr(kernel, "scratch", ())
+            if scratch:
+                function = with_local_scratch(function, len(scratch))
             self.functions[key] = self.builder.add_func(function, name)
             self.kernels[self.functions[key].name_hint] = kernel
         arguments = [*activations, *(relax.const(array) for array in constants)]

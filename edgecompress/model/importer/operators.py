@@ -54,10 +54,12 @@ OPERATORS: dict[str, Importer] = {
 
 # What `sequences.py` makes of recurrent and transformer layers.
 _SEQUENCE_LAYERS: dict[str, Importer] = {
-    "Attention": sequence_layers.attention,
+    "AttentionSoftmax": sequence_layers.attention_softmax,
     "Dense": sequence_layers.dense,
+    "Mix": sequence_layers.attention_product,
     "Offset": sequence_layers.offset,
     "Recurrent": sequence_layers.recurrent,
+    "Scores": sequence_layers.attention_product,
     "Select": sequence_layers.select,
     "TimeMean": sequence_layers.time_mean,
 }

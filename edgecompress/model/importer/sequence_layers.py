@@ -7,7 +7,7 @@ import onnx
 import torch
 from torch import nn
 
-from edgecompress.model.attention import attend
+from edgecompress.model.attention import mix, scores_of
 from edgecompress.model.importer.convolution import set_parameters
 from edgecompress.model.importer.view import GraphView, Refused, Step, attribute
 from edgecompress.model.offset import Offset
@@ -63,10 +63,17 @@ def time_mean(node: onnx.NodeProto, view: GraphView) -> Step:
     return Step(node.name, (source,), node.output[0], function=torch.mean, extra=(1,))
 
 
-def attention(node: onnx.NodeProto, view: GraphView) -> Step:
+def attention_product(node: onnx.NodeProto, view: GraphView) -> Step:
+    """One of the two products of attention."""
     heads = int(attribute(node, "heads", 1))
-    inputs = tuple(view.activation(node, index) for index in range(3))
-    return Step(node.name, inputs, node.output[0], function=attend, extra=(heads,))
+    inputs = tuple(view.activation(node, index) for index in range(2))
+    function = scores_of if node.op_type == "Scores" else mix
+    return Step(node.name, inputs, node.output[0], function=function, extra=(heads,))
+
+
+def attention_softmax(node: onnx.NodeProto, view: GraphView) -> Step:
+    source = view.activation(node)
+    return Step(node.name, (source,), node.output[0], modules=(("", nn.Softmax(dim=-1)),))
 
 
 def offset(node: onnx.NodeProto, view: GraphView) -> Step:

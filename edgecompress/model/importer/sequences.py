@@ -1,9 +1,9 @@
 """Recurrent and transformer graphs with the batch first and without their data movement.
 
 Runs before the importers, on graphs that hold a sequence layer; others are left alone. What comes
-out consists of ordinary ONNX nodes on [1, features], [1, time, features] and images, and of five
-nodes of the domain "edgecompress" that only `sequence_layers.py` reads: Dense, Recurrent,
-Attention, Select and Offset.
+out consists of ordinary ONNX nodes on [1, features], [1, time, features] and images, and of
+nodes of the domain "edgecompress" that only `sequence_layers.py` reads: Dense, Recurrent, Offset,
+Select, TimeMean, and Scores, AttentionSoftmax and Mix for attention.
 """
 
 from __future__ import annotations
@@ -375,9 +375,11 @@ class _Walk:
         ]
         *lead, time, size = self.view.shape(node.output[0])
         heads = prod(lead)
-        shape = (1, time, heads * size)
-        label = self._label(node)
-        made = self.tracer.emit("Attention", inputs, shape, label, DOMAIN, heads=heads)
+        label, shape = self._label(node), (1, time, heads * size)
+        emit, inner = self.tracer.emit, (1, heads, time, values.shape[-2])
+        scores = emit("Scores", inputs[:2], inner, f"{label}_scores", DOMAIN, heads=heads)
+        chosen = emit("AttentionSoftmax", [scores], inner, f"{label}_softmax", DOMAIN)
+        made = emit("Mix", [chosen, inputs[2]], shape, label, DOMAIN, heads=heads)
         addresses = self.tracer.trace(self._root_of(made), (time, heads, size)).addresses
         return Traced(addresses.transpose(1, 0, 2).reshape(self.view.shape(node.output[0])))
 
