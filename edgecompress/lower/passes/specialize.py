@@ -5,14 +5,7 @@
 
 Step names and order stay, so the two compare layer by layer.
 
-Routines are shared between layers, so the choice is joint: every layer first takes its fastest
-offer, then whole routines are dropped where doing without them costs less than their bytes are
-worth. Example: five layers want tiles of 2 x 4 pixels and one, for 0.01 % of the program's cycles,
-2 x 3; that one takes 2 x 4 as well and 600 bytes of flash are saved.
-
-A codec (`lower.codec`) is one more offer of a layer: fewer bytes of constants, more cycles, at the
-same rate. Example: balanced, four bits add 15 % to a layer that takes 20 % of the program's cycles,
-3 % of the program; the 18 KiB they save are worth 18 %.
+Which of several offers a layer gets is `passes.choice`'s.
 
 Scratch counts where the arena is fullest: there, offers with less of it are tried in turn, and
 taken if the arena shrinks by more than the time lost is worth.
@@ -20,10 +13,8 @@ taken if the arena shrinks by more than the time lost is worth.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import tvm
@@ -32,36 +23,40 @@ import tvm_ffi
 from edgecompress.errors import BuildFailed
 from edgecompress.lower.isa import generators_for
 from edgecompress.lower.isa.interface import Implementation
-from edgecompress.lower.isa.portable import portable_offer
+from edgecompress.lower.isa.portable import with_portable
 from edgecompress.lower.memory.arena import place
 from edgecompress.lower.memory.lifetimes import arena_buffers, peak_live
 from edgecompress.lower.memory.overlap import allowances
 from edgecompress.lower.memory.regions import place_in_regions
+from edgecompress.lower.passes.choice import (
+    GOALS,
+    RAM_WORTH,
+    Goal,
+    accounted,
+    byte_worth,
+    choose,
+    cost,
+    flash_bytes,
+    price_at,
+)
 from edgecompress.lower.program import Argument, Buffer, Overlap, Program, Step
-from edgecompress.records import Optimize, OptimizeTrade
+from edgecompress.records import OptimizeTrade
 from edgecompress.target.schema import DeviceProfile
 
-# What a byte of flash is worth, as a share of the program's cycles. Balanced: a routine of 500
-# bytes stays when it saves half a percent. Size: it stays when it saves a third of them.
-_BYTE_WORTH: dict[Optimize, float] = {"speed": 0.0, "balanced": 1e-5, "size": 7e-4}
-# The same for RAM, of which microcontrollers have a quarter: balanced, 1 KiB is worth 4 %.
-_RAM_WORTH: dict[Optimize, float] = {name: 4 * worth for name, worth in _BYTE_WORTH.items()}
 _EVEN = 1.0005  # costs so close are equal, and the smaller arena wins
-
-_Price = Callable[[Implementation], tuple[float, int, int]]
 
 
 def specialize(
     program: Program,
     profile: DeviceProfile,
-    optimize: Optimize = "balanced",
+    optimize: Goal = "balanced",
     ram_limit_bytes: int | None = None,
 ) -> Program:
     """The device program: cheapest implementations in, arena placed again, region by region.
 
     Args:
         program: lowered; offsets need not be placed.
-        optimize: what flash is worth against time.
+        optimize: what flash is worth against time, see `passes.choice`.
         ram_limit_bytes: see `memory.regions.place_in_regions`.
 
     Raises:
@@ -73,7 +68,7 @@ def specialize(
 
 
 def choose_for(
-    program: Program, offers: Offers, optimize: Optimize = "balanced"
+    program: Program, offers: Offers, optimize: Goal = "balanced"
 ) -> list[Implementation | None]:
     """What `specialize` installs: one implementation for each step, None where TIR stays."""
     given = offers.of(program)
@@ -89,14 +84,14 @@ def trades(program: Program, profile: DeviceProfile) -> tuple[OptimizeTrade, ...
     if not any(offers):
         return ()
     found = []
-    for goal in _BYTE_WORTH:
+    for goal in GOALS:
         chosen = relieve(program, offers, choose(offers, goal), goal)
         taken = [item for item in chosen if item is not None]
         found.append(
             OptimizeTrade(
                 optimize=goal,
                 instructions=sum(item.cost.instructions for item in taken),
-                code_bytes=_flash(taken),
+                code_bytes=flash_bytes(taken),
                 arena_bytes=install(program, chosen).arena_bytes,
             )
         )
@@ -131,62 +126,32 @@ class Offers:
                 for generator in self._generators
                 for offer in generator.implement(step.kernel, constants)
             ]
-            own = portable_offer(step.kernel, constants, step.function) if found else None
-            found = _accounted(found)
-            self._known[key] = [*found, own] if self._knows_own_cost and own else found
+            found = accounted(found)
+            if self._knows_own_cost:
+                found = with_portable(found, step.kernel, constants, step.function)
+            self._known[key] = found
         return self._known[key]
 
     def _shared(self, array: np.ndarray) -> np.ndarray:
         return self._arrays.setdefault((str(array.dtype), array.shape, array.tobytes()), array)
 
 
-def choose(
-    offers: Sequence[Sequence[Implementation]], optimize: Optimize = "balanced"
-) -> list[Implementation | None]:
-    """One implementation for each step, or None where nothing is offered."""
-    fastest = [min(given, key=_price(0)) for given in offers if given]
-    worth = _BYTE_WORTH[optimize] * sum(item.cost.cycles for item in fastest)
-    price = _price(worth)
-    best = [min(given, key=price) if given else None for given in offers]
-    best_cost = _cost(best, worth)
-    improved = True
-    while improved:
-        improved = False
-        for symbol in sorted(_routines(best)):
-            trial = [
-                _without(given, symbol, kept, price)
-                for given, kept in zip(offers, best, strict=True)
-            ]
-            cost = _cost(trial, worth)
-            if cost < best_cost:
-                best, best_cost, improved = trial, cost, True
-        # one layer alone rarely gains by a larger routine that many could share
-        for symbol in _shareable(offers):
-            trial = [
-                _with(given, symbol, kept, price) for given, kept in zip(offers, best, strict=True)
-            ]
-            cost = _cost(trial, worth)
-            if cost < best_cost:
-                best, best_cost, improved = trial, cost, True
-    return best
-
-
 def relieve(
     program: Program,
     offers: Sequence[Sequence[Implementation]],
     chosen: Sequence[Implementation | None],
-    optimize: Optimize = "balanced",
+    optimize: Goal = "balanced",
 ) -> list[Implementation | None]:
     """`chosen` with less scratch at the steps that decide the arena's size, where that pays."""
     total = sum(item.cost.cycles for item in chosen if item is not None)
-    flash_worth, ram_worth = _BYTE_WORTH[optimize] * total, _RAM_WORTH[optimize] * total
+    flash_worth, ram_worth = byte_worth(optimize) * total, RAM_WORTH * byte_worth(optimize) * total
     best = trial = list(chosen)
-    best_cost: float | None = None
+    least: float | None = None
     while True:
         step, live = _peak(_assembled(program, trial))
-        cost = _cost(trial, flash_worth) + ram_worth * live
-        if best_cost is None or cost < best_cost * _EVEN:
-            best, best_cost = trial, cost
+        spent = cost(trial, flash_worth) + ram_worth * live
+        if least is None or spent < least * _EVEN:
+            best, least = trial, spent
         taken = trial[step] if step >= 0 else None
         if taken is None or ram_worth == 0:
             return best
@@ -197,7 +162,7 @@ def relieve(
         ]
         if not smaller:
             return best
-        trial = [*trial[:step], min(smaller, key=_price(flash_worth)), *trial[step + 1 :]]
+        trial = [*trial[:step], min(smaller, key=price_at(flash_worth)), *trial[step + 1 :]]
 
 
 def _peak(program: Program) -> tuple[int, int]:
@@ -222,94 +187,6 @@ def _assembled(program: Program, chosen: Sequence[Implementation | None]) -> Pro
     for step, implementation in zip(program.steps, chosen, strict=True):
         building.add(step, implementation)
     return building.program()
-
-
-def _price(worth: float) -> _Price:
-    """Cycles with constants at so many cycles a byte, then instructions, then scratch."""
-
-    def price(item: Implementation) -> tuple[float, int, int]:
-        cost = item.cost
-        return cost.cycles + worth * item.constant_bytes, cost.instructions, item.scratch_bytes
-
-    return price
-
-
-def _accounted(offers: list[Implementation]) -> list[Implementation]:
-    """With what codecs save and take, beside the fastest offer that has none."""
-    plain = min((offer for offer in offers if not offer.codec), key=_price(0), default=None)
-    if plain is None:
-        return offers
-    return [
-        replace(
-            offer,
-            saved_bytes=plain.constant_bytes - offer.constant_bytes,
-            spent_instructions=offer.cost.instructions - plain.cost.instructions,
-        )
-        if offer.codec
-        else offer
-        for offer in offers
-    ]
-
-
-def _without(
-    given: Sequence[Implementation], symbol: str, kept: Implementation | None, price: _Price
-) -> Implementation | None:
-    """The cheapest offer that does not use a routine; the one kept where every offer uses it."""
-    if kept is None or symbol not in _code(kept):
-        return kept
-    rest = [offer for offer in given if symbol not in _code(offer)]
-    return min(rest, key=price) if rest else kept
-
-
-def _with(
-    given: Sequence[Implementation], symbol: str, kept: Implementation | None, price: _Price
-) -> Implementation | None:
-    """The cheapest offer that uses a routine; the one kept where no offer does."""
-    using = [offer for offer in given if symbol in _code(offer)]
-    return min(using, key=price) if using else kept
-
-
-def _shareable(offers: Sequence[Sequence[Implementation]]) -> list[str]:
-    """Routines that several layers could use, most layers first."""
-    layers = Counter(
-        symbol for given in offers for symbol in set().union(*(_code(item) for item in given))
-    )
-    return sorted((name for name in layers if layers[name] > 1), key=lambda n: (-layers[n], n))
-
-
-def _code(implementation: Implementation) -> set[str]:
-    driver = {implementation.symbol} if implementation.driver is not None else set()
-    return driver | set(implementation.assembly)
-
-
-def _routines(chosen: Sequence[Implementation | None]) -> set[str]:
-    return set().union(*(_code(item) for item in chosen if item is not None))
-
-
-def _cost(chosen: Sequence[Implementation | None], worth: float) -> float:
-    """Cycles, and what all routines' bytes together are worth in cycles."""
-    taken = [item for item in chosen if item is not None]
-    return sum(item.cost.cycles for item in taken) + worth * _flash(taken)
-
-
-def _flash(taken: Sequence[Implementation]) -> int:
-    """Bytes of code and of packed constants, each routine and each array once; an estimate."""
-    texts: dict[str, str] = {}
-    own_bytes: dict[str, int] = {}
-    for item in taken:
-        texts.update(item.assembly)
-        own_bytes[item.symbol] = max(own_bytes.get(item.symbol, 0), item.cost.code_bytes)
-    constants = {id(array): array.nbytes for item in taken for array in item.constants}
-    packed = sum(constants.values())
-    return sum(map(estimated_bytes, texts.values())) + sum(own_bytes.values()) + packed
-
-
-@cache
-def estimated_bytes(assembly: str) -> int:
-    """Size of a routine's text before it is assembled: instructions of 3.5 bytes on average."""
-    lines = (line.strip() for line in assembly.splitlines())
-    count = sum(1 for line in lines if line and not line.startswith(".") and line[-1] != ":")
-    return count * 7 // 2
 
 
 @dataclass

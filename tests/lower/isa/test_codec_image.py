@@ -76,6 +76,7 @@ def test_wider_weights_stay_plain():
 
 def test_a_codec_is_taken_at_the_rate_of_the_goal():
     """Bytes of constants against cycles: "speed" never, "size" for little."""
+
     def offer(cycles: int, size: int, codec: str) -> Implementation:
         constants = (np.zeros(size, np.int8),)
         return Implementation(f"f_{codec}", constants, Cost(cycles, cycles, 0), "", codec=codec)
