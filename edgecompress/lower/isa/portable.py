@@ -59,6 +59,19 @@ _FITTED: dict[str, tuple[_Rates, _Rates, int]] = {
 _CALL = 20  # entering, leaving and the outer loops' first turns
 
 
+def with_portable(
+    offers: list[Implementation], kernel: Kernel, constants: tuple[np.ndarray, ...], function: str
+) -> list[Implementation]:
+    """The offers and, where it is faster than all that keep plain weights, the kernel's own TIR.
+
+    Slower TIR stays out of the choice: its code is not shared as the routines are, and its size is
+    known too roughly to weigh against them.
+    """
+    plain = [offer.cost.cycles for offer in offers if not offer.codec]
+    own = portable_offer(kernel, constants, function) if plain else None
+    return [*offers, own] if own is not None and own.cost.cycles < min(plain) else offers
+
+
 def portable_offer(
     kernel: Kernel, constants: tuple[np.ndarray, ...], function: str
 ) -> Implementation | None:

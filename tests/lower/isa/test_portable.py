@@ -11,7 +11,7 @@ from conv_cases import Case, added, convolution
 from test_dsp_other_depthwise import depthwise
 
 from edgecompress.lower.isa.interface import Cost, Implementation
-from edgecompress.lower.isa.portable import portable_offer
+from edgecompress.lower.isa.portable import portable_offer, with_portable
 from edgecompress.lower.kernels.add import Add, single_rounding
 from edgecompress.lower.kernels.conv2d import Window
 from edgecompress.lower.kernels.dense import Dense
@@ -95,7 +95,12 @@ def test_an_offer_dearer_than_tir_loses(slower: bool) -> None:
     case = CASES[0]
     own = portable_offer(case.kernel, case.constants, "kernel")
     assert own is not None
-    cycles = own.cost.cycles * (2 if slower else 1) - 1
+    cycles = own.cost.cycles + (1 if slower else -1)
     offer = replace(own, portable=False, symbol="routine", cost=Cost(cycles, cycles, 0))
-    (chosen,) = choose([[offer, own]], "speed")
-    assert chosen is (own if slower else offer)
+    offers = with_portable([offer], case.kernel, case.constants, "kernel")
+    (chosen,) = choose([offers], "speed")
+    assert chosen is not None
+    assert chosen.portable == slower
+    coded = replace(offer, codec="bitmap")
+    assert with_portable([coded], case.kernel, case.constants, "kernel") == [coded]
+    assert with_portable([], case.kernel, case.constants, "kernel") == []
