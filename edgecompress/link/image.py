@@ -106,7 +106,7 @@ def build_library(
         (library / _ROUTINES_FILE).write_text(routines, encoding="ascii")
         sources.append(_ROUTINES_FILE)
     objects = compile_c(sources, flags, profile, folder=library)
-    if program.functions.functions:
+    if program.has_functions:
         kernels = build_object(program.functions, dict(profile.toolchain.llvm))
         (library / "kernels.o").write_bytes(kernels)
         objects.insert(0, "kernels.o")

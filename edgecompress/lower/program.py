@@ -171,6 +171,11 @@ class Program:
         return sum(step.macs for step in self.steps)
 
     @property
+    def has_functions(self) -> bool:
+        """Whether any step runs TIR; false where routines do all the work."""
+        return bool(self.functions.functions)
+
+    @property
     def constant_bytes(self) -> int:
         return sum(array.nbytes for array in self.constants)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgecompress.records import ArenaPlacement, MemoryMap, TensorPlacement
 from edgecompress.units import format_bytes
@@ -74,7 +74,7 @@ def arena_svg(memory: MemoryMap, steps: Sequence[str], *, title: str) -> str:
     return buffer.getvalue()
 
 
-def _defaults() -> dict[str, object]:
+def _defaults() -> dict[Any, Any]:
     """matplotlib's own settings, whatever the user's matplotlibrc says."""
     import matplotlib as mpl
 
