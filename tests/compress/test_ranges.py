@@ -26,9 +26,16 @@ def heavy_tailed(seed: int, *, positive: bool = False) -> np.ndarray:
     return np.maximum(values, 0) if positive else values
 
 
-def divergence(low: float, high: float, histogram: np.ndarray, affine: Affine) -> float:
-    """KL of the reference distribution and the quantized one, bin by bin."""
+def divergence(
+    low: float, high: float, histogram: list[float] | np.ndarray, affine: Affine
+) -> float:
+    """KL of the reference distribution and the quantized one, bin by bin, zeros left out."""
     bins = len(histogram)
+    zero = int(bins * -low / (high - low))
+    neighbours = [histogram[i] for i in (zero - 1, zero + 1) if i >= 0]
+    histogram = [
+        sum(neighbours) / len(neighbours) if i == zero else histogram[i] for i in range(bins)
+    ]
     centres = [low + (high - low) * (i + 0.5) / bins for i in range(bins)]
     bottom, top = covered(affine)
     half = float(affine.scale) / 2

@@ -6,7 +6,8 @@
     entropy      least information lost: KL divergence between the values' distribution and the one
                  the integers can tell apart (Migacz, "8-bit Inference with TensorRT", GTC 2017)
 
-mse and entropy try 71 ranges from the whole one to 0.3 of it, both ends shrunk alike.
+mse and entropy try 71 ranges from the whole one to 0.3 of it, both ends shrunk alike. Too few
+values make no distribution: entropy leaves such a tensor its whole range.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from edgecompress.compress.quantize.affine import Affine, affine_from_range
 from edgecompress.compress.quantize.options import QuantizeOptions
 
 SHRINK = np.linspace(1.0, 0.3, 71)
+
+_LEAST_COUNT = 4
+"""Values a bin, on average; with fewer the divergence is that of the sampling."""
 
 
 def choose(low: float, high: float, histogram: np.ndarray, options: QuantizeOptions) -> Affine:
@@ -31,7 +35,11 @@ def choose(low: float, high: float, histogram: np.ndarray, options: QuantizeOpti
         return _affine(*_percentile_range(low, high, histogram, options.percentile), options)
     edges = np.linspace(low, high, len(histogram) + 1)
     centres = (edges[:-1] + edges[1:]) / 2
-    lost = _squared_error if options.observer == "mse" else _divergence
+    lost = _squared_error
+    if options.observer == "entropy":
+        if histogram.sum() < _LEAST_COUNT * len(histogram):
+            return _affine(low, high, options)
+        lost, histogram = _divergence, without_zeros(histogram, low, high)
     best, least = _affine(low, high, options), np.inf
     for factor in SHRINK:
         candidate = _affine(low * factor, high * factor, options)
@@ -39,6 +47,19 @@ def choose(low: float, high: float, histogram: np.ndarray, options: QuantizeOpti
         if total < least:
             best, least = candidate, total
     return best
+
+
+def without_zeros(histogram: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The bin of zero filled like its neighbours.
+
+    Zero is stored exactly whatever the range, but where a ReLU puts half of all values into one
+    bin, that bin alone would decide.
+    """
+    zero = min(int(len(histogram) * -low / (high - low)), len(histogram) - 1)
+    around = [one for one in (zero - 1, zero + 1) if 0 <= one < len(histogram)]
+    smoothed = histogram.copy()
+    smoothed[zero] = np.mean(histogram[around]) if around else histogram[zero]
+    return smoothed if smoothed.any() else histogram
 
 
 def _affine(low: float, high: float, options: QuantizeOptions) -> Affine:
