@@ -20,8 +20,9 @@ from edgecompress.compress.lowrank.refit import least_error, refit_outputs
 
 Factors = list[torch.Tensor]
 
-_SWEEPS = 200
-_TOLERANCE = 1e-7
+_SWEEPS = 300
+_TOLERANCE = 1e-4
+"""A sweep that lowers the error by less than this share of it is the last."""
 _PROXIMAL = 1e-5
 _STARTS = 2
 _LETTERS = "oihw"
@@ -112,7 +113,7 @@ def _alternate(tensor: torch.Tensor, factors: Factors) -> Factors:
             if mode:
                 factors[mode] = factors[mode] / factors[mode].norm(dim=0).clamp_min(1e-30)
         now = squared_error(tensor, factors)
-        if before - now <= _TOLERANCE * total or now <= 1e-14 * total:
+        if before - now <= _TOLERANCE * now or now <= 1e-14 * total:
             break
         before = now
     return factors

@@ -32,7 +32,7 @@ def rank_for_energy(
 
     Both sides of tucker2 lose half of what may be lost: together they lose at most the sum (De
     Lathauwer et al., "A Multilinear Singular Value Decomposition", 2000, property 10). cp has no
-    spectrum; its rank is searched.
+    spectrum; its rank is searched up to the one at which it holds as many numbers as the layer.
 
     Args:
         energy: 0 < energy <= 1.
