@@ -297,6 +297,46 @@ class TimeEstimate(Record):
     source: str
 
 
+class ParetoPoint(Record):
+    """A candidate the search judged on validation data after `steps` of recovery.
+
+    `value` by `metric`, larger is better; None without labels, where `divergence` from the
+    source's outputs judges. Sizes are the compiler's account, in bytes. `on_front`: no other
+    candidate is as good in all of them and better in one. `plan` names a file in `search/`.
+    """
+
+    name: str
+    metric: str
+    value: float | None
+    divergence: float
+    flash_bytes: int
+    ram_bytes: int
+    macs: int
+    steps: int
+    plan: str
+    on_front: bool
+    chosen: bool
+
+
+class StageScore(Record):
+    """The model on validation data after one stage; what a stage cost is the change to the last.
+
+    `value` as in `ParetoPoint`; `divergence` from the source's outputs.
+    """
+
+    stage: Literal["source", "prune", "factor", "round", "fine-tune", "quantize"]
+    value: float | None
+    divergence: float
+
+
+class Sensitivity(Record):
+    """What one change alone does to the outputs, as KL divergence or relative squared error."""
+
+    layer: str
+    change: str
+    damage: float
+
+
 class Result(Record):
     """`result.json`: what a command made and what was measured of it."""
 
@@ -325,6 +365,10 @@ class Result(Record):
     patches: tuple[PatchReport, ...] = ()
     nearest_patch: PatchReport | None = None
     plan: Plan | None = None
+    objective: str = ""
+    front: tuple[ParetoPoint, ...] = ()
+    ledger: tuple[StageScore, ...] = ()
+    sensitivity: tuple[Sensitivity, ...] = ()
     hashes: dict[str, str] = {}
     seeds: dict[str, int] = {}
     versions: dict[str, str] = {}

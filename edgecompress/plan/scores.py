@@ -18,7 +18,7 @@ from edgecompress.errors import BadInput
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.symbols import find_symbol
 from edgecompress.model.trainable import Trainable
-from edgecompress.plan.sensitivity import damage, outputs
+from edgecompress.plan.sensitivity import as_classes, damage, outputs
 from edgecompress.records import Record
 
 JUDGED_SAMPLES = 1000
@@ -71,25 +71,25 @@ class Scorer:
         return Scorer(held_out, teacher, task, name, function)
 
     def of(self, model: Trainable) -> Score:
-        made = outputs(model, torch.from_numpy(self.held_out.x))
-        return Score(
-            metric=self.metric,
-            value=self._value(model, made),
-            divergence=damage(self.teacher, made),
-        )
+        return self.of_outputs(outputs(model, torch.from_numpy(self.held_out.x), raw=True))
 
-    def _value(self, model: Trainable, made: torch.Tensor) -> float | None:
+    def of_outputs(self, made: torch.Tensor) -> Score:
+        """made: [N, ...] as a model gives them for `held_out`."""
+        classes = as_classes(made, probabilities=self.task.probabilities)
+        divergence = damage(self.teacher, classes)
+        return Score(metric=self.metric, value=self._value(made), divergence=divergence)
+
+    def _value(self, made: torch.Tensor) -> float | None:
         if self.function is not None:
-            return self._by_user(model)
+            return self._by_user(made)
         if self.metric != TOP1:
             return None
         assert self.held_out.y is not None
         labels = torch.from_numpy(self.held_out.y)
         return 100.0 * float((made.argmax(1) == labels).float().mean())
 
-    def _by_user(self, model: Trainable) -> float:
+    def _by_user(self, made: torch.Tensor) -> float:
         assert self.function is not None
-        made = outputs(model, torch.from_numpy(self.held_out.x), raw=True)
         try:
             found = float(self.function(made.numpy(), self.held_out.y))
         except Exception as error:

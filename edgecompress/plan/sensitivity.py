@@ -68,7 +68,7 @@ def measure(
             made = outputs(model, x, batch_statistics=True)
         damages.setdefault((probe.kind, probe.name), {})[probe.option] = damage(reference, made)
         progress.advance()
-    return replace(_choices(groups, damages), storages=tuple(formats))
+    return _choices(groups, damages).model_copy(update={"storages": tuple(formats)})
 
 
 def _sample_count(network: Network, probes: int) -> int:
@@ -103,11 +103,14 @@ def outputs(
         made = torch.cat([graph(batch) for batch in x.split(_batch_size(x))])
     for module, training in modes.items():
         module.training = training
-    if raw or made.dim() != 2 or made.shape[1] < 2:
+    return made if raw else as_classes(made, probabilities=ends_in_softmax(trainable))
+
+
+def as_classes(made: torch.Tensor, *, probabilities: bool) -> torch.Tensor:
+    """Class scores as log-probabilities; any other output as it is."""
+    if made.dim() != 2 or made.shape[1] < 2:
         return made
-    if ends_in_softmax(trainable):
-        return made.clamp_min(1e-9).log()
-    return made.log_softmax(1)
+    return made.clamp_min(1e-9).log() if probabilities else made.log_softmax(1)
 
 
 def ends_in_softmax(trainable: Trainable) -> bool:
@@ -151,14 +154,21 @@ def _choices(
     for (kind, name), found in damages.items():
         if kind != "width":
             kept[kind][name] = tuple((option, value + _SLOPE) for option, value in found.items())
+    options = {
+        kind: {name: tuple(option for option, _ in pairs) for name, pairs in kept[kind].items()}
+        for kind in kept
+    }
+    damage_of = {
+        kind: {name: tuple(value for _, value in pairs) for name, pairs in kept[kind].items()}
+        for kind in kept
+    }
     return Choices(
-        widths,
-        width_damage,
-        *(
-            {name: tuple(pair[side] for pair in pairs) for name, pairs in kept[kind].items()}
-            for kind in ("rank", "format")
-            for side in (0, 1)
-        ),
+        widths=widths,
+        width_damage=width_damage,
+        ranks=options["rank"],
+        rank_damage=damage_of["rank"],
+        formats=options["format"],
+        format_damage=damage_of["format"],
     )
 
 
@@ -173,7 +183,7 @@ def unmeasured(groups: Sequence[ChannelGroup], formats: Sequence[WeightStorage] 
     damages = {
         group.name: tuple(curve(1.0, group.channels, offered[group.name])) for group in groups
     }
-    return Choices(offered, damages, storages=tuple(formats))
+    return Choices(widths=offered, width_damage=damages, storages=tuple(formats))
 
 
 def width_slope(points: Mapping[Option, float], full: int) -> float:

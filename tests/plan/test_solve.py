@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -39,10 +38,15 @@ def smaller_by(trainable, saved: int, **budget) -> Problem:
     return problem_of(trainable, flash_bytes=flash, **budget)
 
 
-WITH_BITS = replace(
-    CHOICES,
-    formats={"conv1": (INT4,), "conv2": (INT4, WeightStorage(format="sparse", sparsity=0.75))},
-    format_damage={"conv1": (0.08,), "conv2": (0.15, 0.4)},
+WITH_BITS = CHOICES.model_copy(
+    update={
+        "formats": {
+            "conv1": (INT4,),
+            "conv2": (INT4, WeightStorage(format="sparse", sparsity=0.75)),
+        },
+        "format_damage": {"conv1": (0.08,), "conv2": (0.15, 0.4)},
+        "storages": (INT4,),
+    }
 )
 
 
