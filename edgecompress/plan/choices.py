@@ -55,7 +55,7 @@ class Choices(Record):
     def layers(self) -> dict[str, tuple[LayerOption, ...]]:
         """Layer -> every way of keeping it, the plain one first."""
         names = [*self.ranks, *(layer for layer in self.formats if layer not in self.ranks)]
-        found: dict[str, tuple[LayerOption, ...]] = Field(default_factory=dict)
+        found: dict[str, tuple[LayerOption, ...]] = {}
         for layer in names:
             ranks = zip(self.ranks.get(layer, ()), self.rank_damage.get(layer, ()), strict=True)
             stored = zip(
