@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgecompress.errors import VerificationFailed
+from edgecompress.errors import DoesNotFit, VerificationFailed
 from edgecompress.progress import Progress
 from edgecompress.records import (
     CycleEstimate,
@@ -29,6 +29,8 @@ from edgecompress.records import (
 if TYPE_CHECKING:
     import onnx
 
+    from edgecompress.lower.passes.choice import Goal
+    from edgecompress.lower.passes.patch import Fitted
     from edgecompress.lower.program import Program
     from edgecompress.target import DeviceProfile
     from edgecompress.verify.host import HostModel
@@ -44,7 +46,8 @@ class DeployOptions:
     """How the image is made and where it runs.
 
     `device` is what `--device` takes; `dump` receives the IR after each pass; `optimize` weighs
-    the kernels' flash against their time; `ram_limit_bytes` is what an arena in several memories
+    the kernels' flash against their time; over `flash_limit_bytes` or the device's own flash bytes
+    become dearer, see `lower.passes.flash_limit`; `ram_limit_bytes` is what an arena in several memories
     should stay within.
     """
 
@@ -55,6 +58,7 @@ class DeployOptions:
     dump: Path | None = None
     optimize: Optimize = "balanced"
     ram_limit_bytes: int | None = None
+    flash_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,7 @@ def deploy(
         VerificationFailed: twin, host and device disagree; the first element is named.
     """
     from edgecompress.device.harness import open_device
-    from edgecompress.link.image import build_image
-    from edgecompress.lower.passes.patch import patch_sentence, patch_to_fit
+    from edgecompress.lower.passes.patch import patch_sentence
     from edgecompress.lower.pipeline import lower
     from edgecompress.verify.compare import verify
     from edgecompress.verify.host import HostModel
@@ -119,11 +122,10 @@ def deploy(
     if profile.kind == "host":
         progress.note("A target's very first build compiles its C library, which takes a minute.")
     # the device runs its instruction set's own kernels, twin and host the portable ones
-    fitted = patch_to_fit(program, profile, options.ram_limit_bytes, options.optimize)
+    fitted, manifest = _built(program, profile, folder, model_hash, options)
     program, image_program = fitted.program, fitted.image_program
     for patch in fitted.patches:
         progress.note(patch_sentence(patch))
-    manifest = build_image(image_program, profile, folder, model_hash=model_hash)
     host = HostModel(program)
     inputs = device_inputs(program, samples, VERIFY_SAMPLES)
     progress.stage("Verify: numpy twin = host = device")
@@ -143,6 +145,40 @@ def deploy(
         program, image_program, host, manifest, verification, measurement, size,
         fitted.patches, fitted.nearest,
     )  # fmt: skip
+
+
+def _built(
+    program: Program, profile: DeviceProfile, folder: Path, model_hash: str, options: DeployOptions
+) -> tuple[Fitted, ImageManifest]:
+    """The image in `folder`, its weights encoded as far as the flash demands.
+
+    Raises:
+        DoesNotFit: the linker ran out of a memory region.
+    """
+    from edgecompress.link.image import build_image
+    from edgecompress.lower.passes.flash_limit import within_flash
+    from edgecompress.lower.passes.patch import patch_to_fit
+
+    built: list[Fitted] = []
+
+    def attempt(goal: Goal) -> tuple[tuple[Fitted, ImageManifest | DoesNotFit], int]:
+        fitted = patch_to_fit(program, profile, options.ram_limit_bytes, goal)
+        built.append(fitted)
+        try:
+            found = build_image(fitted.image_program, profile, folder, model_hash=model_hash)
+        except DoesNotFit as error:
+            if error.resource != "flash":
+                raise
+            return (fitted, error), error.needed - error.limit
+        limit = options.flash_limit_bytes
+        return (fitted, found), 0 if limit is None else found.size.flash_bytes - limit
+
+    fitted, found = within_flash(program, options.optimize, attempt)
+    if isinstance(found, DoesNotFit):
+        raise found
+    if fitted is not built[-1]:  # a later attempt lies in the folder
+        found = build_image(fitted.image_program, profile, folder, model_hash=model_hash)
+    return fitted, found
 
 
 def device_inputs(program: Program, samples: np.ndarray | None, count: int) -> np.ndarray:

@@ -185,7 +185,11 @@ def image_result(
         name=job.source.name,
         model_hash=model_hash,
         samples=samples,
-        options=replace(job.options, ram_limit_bytes=job.budget.ram_bytes),
+        options=replace(
+            job.options,
+            ram_limit_bytes=job.budget.ram_bytes,
+            flash_limit_bytes=job.budget.flash_bytes,
+        ),
         progress=clock,
     )
     clock.stage("Compare with the source")

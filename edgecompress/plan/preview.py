@@ -13,6 +13,8 @@ import numpy as np
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.link.library_sizes import library_sizes
+from edgecompress.lower.passes.choice import Goal
+from edgecompress.lower.passes.flash_limit import within_flash
 from edgecompress.lower.passes.patch import patch_to_fit
 from edgecompress.lower.pipeline import lower
 from edgecompress.model.trainable import Trainable
@@ -32,6 +34,7 @@ def preview(
     optimize: Optimize = "balanced",
     ram_limit_bytes: int | None = None,
     weights: Mapping[str, WeightStorage] | None = None,
+    flash_limit_bytes: int | None = None,
 ) -> Prediction:
     """What the image of this very model will use, compiled as far as objects.
 
@@ -41,11 +44,17 @@ def preview(
         ram_limit_bytes: what the image may use of RAM in all; layers are cut into stripes where it
             takes that. None for what the device has.
         weights: layer -> storage; dense int8 where it is not named.
+        flash_limit_bytes: what the image may use of flash; codecs take over where it takes that.
 
     Raises:
         BuildFailed: the compiler refused the model.
     """
     deployable = quantize(trainable, x[:_CALIBRATION_SAMPLES], name="preview", weights=weights)
     program = lower(deployable, name="preview", profile=profile)
-    program = patch_to_fit(program, profile, ram_limit_bytes, optimize).image_program
-    return predict_program(program, profile, library_sizes(program, profile), corrections)
+
+    def attempt(goal: Goal) -> tuple[Prediction, int]:
+        image = patch_to_fit(program, profile, ram_limit_bytes, goal).image_program
+        found = predict_program(image, profile, library_sizes(image, profile), corrections)
+        return found, 0 if flash_limit_bytes is None else found.flash_bytes - flash_limit_bytes
+
+    return within_flash(program, optimize, attempt)

@@ -211,7 +211,7 @@ class _Account:
             return predict(trainable, self.profile, self.corrections)
         return preview(
             trainable, self.x, self.profile, self.corrections, self.optimize,
-            self.budget.ram_bytes, weights,
+            self.budget.ram_bytes, weights, self.budget.flash_bytes,
         )  # fmt: skip
 
 

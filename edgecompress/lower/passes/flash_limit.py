@@ -10,33 +10,23 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from edgecompress.lower.codec import CODECS
+from edgecompress.lower.kernels.conv2d import Conv2D
+from edgecompress.lower.kernels.conv2d_add import Conv2DAdd
+from edgecompress.lower.kernels.dense import Dense
 from edgecompress.lower.passes.choice import Goal, byte_worth
 from edgecompress.lower.program import Program
 
 T = TypeVar("T")
 
 _RATES = (3e-5, 1e-4, 3e-4, 7e-4, 5e-3)
-"""A layer's bytes are given for its share of the cycles: 1 KiB for 3, 10, 30, 70 or 500 %."""
+"""What a byte may be worth of the program's cycles: 1 KiB 3, 10, 30, 70 or 500 %."""
 
 
-def has_codecs(program: Program) -> bool:
-    """True if some layer's weights would be smaller in a codec.
-
-    Args:
-        program: the portable one, whose weights are plain int8.
-    """
-    return any(
-        codec.takes(array) and codec.encoded_bytes(array) < array.nbytes
-        for array in program.constants
-        if array.dtype == "int8" and array.ndim > 1
-        for codec in CODECS
-    )
-
-
-def within_flash(optimize: Goal, attempt: Callable[[Goal], tuple[T, int]]) -> T:
+def within_flash(program: Program, optimize: Goal, attempt: Callable[[Goal], tuple[T, int]]) -> T:
     """The result of the lowest rate, from the goal asked for on, that fits the flash.
 
     Args:
+        program: the portable one, whose weights are plain int8; tells when to give up at once.
         attempt: builds at a rate, and says by how many bytes the result is too large (0: it fits).
 
     Returns:
@@ -44,7 +34,7 @@ def within_flash(optimize: Goal, attempt: Callable[[Goal], tuple[T, int]]) -> T:
     """
     first, over = attempt(optimize)
     rates = [rate for rate in _RATES if rate > byte_worth(optimize)]
-    if over <= 0 or not rates:
+    if over <= 0 or not rates or over > most_saved_bytes(program):
         return first
     last, over = attempt(rates[-1])
     if over > 0:
@@ -54,3 +44,17 @@ def within_flash(optimize: Goal, attempt: Callable[[Goal], tuple[T, int]]) -> T:
         if over <= 0:
             return result
     return last
+
+
+def most_saved_bytes(program: Program) -> int:
+    """Bytes the best codec of each layer would save in the portable program's weights."""
+    saved = 0
+    for step in program.steps:
+        if not isinstance(step.kernel, Conv2D | Conv2DAdd | Dense):
+            continue
+        weights = next(
+            program.constants[int(item.name)] for item in step.arguments if item.kind == "constant"
+        )
+        sizes = [codec.encoded_bytes(weights) for codec in CODECS if codec.takes(weights)]
+        saved += weights.nbytes - min([weights.nbytes, *sizes])
+    return saved
