@@ -47,8 +47,8 @@ class DeployOptions:
 
     `device` is what `--device` takes; `dump` receives the IR after each pass; `optimize` weighs
     the kernels' flash against their time; over `flash_limit_bytes` or the device's own flash bytes
-    become dearer, see `lower.passes.flash_limit`; `ram_limit_bytes` is what an arena in several memories
-    should stay within.
+    become dearer, see `lower.passes.flash_limit`; `ram_limit_bytes` is what an arena in several
+    memories should stay within.
     """
 
     device: str

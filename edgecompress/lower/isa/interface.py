@@ -44,9 +44,9 @@ class WeightStream:
     """Where an implementation's only constant holds its weights, all counts in words.
 
     After `header` come `groups` times [before] [weights] [after], each for `channels`. A `mixed`
-    half word holds 256 * B + A, others two bytes. The code may be called for some of the groups at a time where the
-    header's word `channels_at` says how many channels there are; `once` is what each such call
-    takes whatever their number, as (instructions, cycles).
+    half word holds 256 * B + A, others two bytes. The code may be called for some of the groups at
+    a time where the header's word `channels_at` says how many channels there are; `once` is what
+    each such call takes whatever their number, as (instructions, cycles).
     """
 
     header: int
