@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edgecompress.lower.patch_wording import patch_sentence
 from edgecompress.records import Accuracy, Result
+from edgecompress.report.codecs import codec_table
 from edgecompress.report.memory import regions_sentence, shortage_sentence, way_out
 from edgecompress.units import format_bytes, format_count, format_us
 
@@ -39,6 +40,9 @@ def render(result: Result, *, folder: Path | None = None) -> RenderableType:
     parts: list[RenderableType] = [_banner(result), Text(""), _memory_table(result)]
     if _has_accuracy(result.accuracy):
         parts += [Text(""), _accuracy_table(result.accuracy)]
+    codecs = codec_table(result.layers)
+    if codecs is not None:
+        parts += [Text(""), codecs]
     parts += [Text(""), _facts(result, folder)]
     return Group(*parts)
 
