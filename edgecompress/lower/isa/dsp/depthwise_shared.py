@@ -4,8 +4,8 @@ It works as `depthwise_text.py` says, with pairs along the width, and reads from
 stands in the other routine's instructions: a tenth more of them, but a network of many shapes has
 one or two such routines instead of one a shape.
 
-Strips are as wide as registers allow, and one of each narrower even width, and one of a single
-output, make up the rest of a row: 15 outputs are strips of 8, 6 and 1.
+Strips are as wide as registers allow, and up to three narrower ones make up the rest of a row: 15
+outputs are strips of 8, 6 and 1.
 
     constants: [the words of `parameters`] [chunks] [bias, multiplier] a channel, weights as bytes
 """
@@ -38,7 +38,9 @@ class SharedDepthwiseText(DepthwiseText):
         words = self.row_words * self.plan.across.taps
         self.at = offset_of(names, 4 * words)
         self.frame_bytes = 4 * (words + len(names))
-        self.rest_widths = [*range(self.strip - 2 + self.strip % 2, 0, -2), 1]
+        # at odd strides a strip must begin at an even place: only the last may be odd
+        rests = (6, 3, 2, 1) if self.plan.along.stride % 2 == 0 else (6, 4, 2, 1)
+        self.rest_widths = [width for width in rests if width < self.strip]
 
     @property
     def symbol(self) -> str:

@@ -11,6 +11,7 @@ from edgecompress.lower.isa.dsp.depthwise import DepthwiseGenerator
 from edgecompress.lower.isa.dsp.dilated import DilatedDepthwiseGenerator
 from edgecompress.lower.isa.dsp.first_layer import FirstLayerGenerator
 from edgecompress.lower.isa.dsp.lookup import LookupGenerator
+from edgecompress.lower.isa.dsp.narrow import NarrowGenerator
 from edgecompress.lower.isa.dsp.other_depthwise import OtherDepthwiseGenerator
 from edgecompress.lower.isa.dsp.packed4_dense import Packed4DenseGenerator
 from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
@@ -21,6 +22,7 @@ GENERATORS: tuple[Generator, ...] = (
     Conv2DGenerator(),
     FirstLayerGenerator(),
     PointwiseGenerator(),
+    NarrowGenerator(),
     DenseGenerator(),
     Packed4DenseGenerator(),
     DecodedGenerator(Conv2DGenerator(), PointwiseGenerator(), DenseGenerator()),

@@ -102,7 +102,7 @@ class PointwiseGenerator:
     """`Conv2D` with a 1x1 window, stride 1, no padding and one group."""
 
     def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
-        if not isinstance(kernel, Conv2D) or not _is_pointwise(kernel):
+        if not isinstance(kernel, Conv2D) or not is_pointwise(kernel):
             return []
         weights, bias, multiplier = constants[0], constants[1], constants[2]
         weights = weights.reshape(kernel.output_channels, -1)
@@ -119,7 +119,7 @@ class PointwiseGenerator:
         ]
 
 
-def _is_pointwise(kernel: Conv2D) -> bool:
+def is_pointwise(kernel: Conv2D) -> bool:
     window = kernel.window
     return (
         kernel.groups == 1
