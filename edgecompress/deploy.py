@@ -67,7 +67,7 @@ class Deployed:
 
     `program` is the portable one, which the host runs; `image_program` is what was linked, and
     differs in kernels only. `patches` says which layers run in stripes because RAM demanded it;
-    where no stripes would do, `nearest_patch` is what would have helped most.
+    where no stripes would do, `nearest_patch` is what would help most.
     """
 
     program: Program
@@ -103,7 +103,7 @@ def deploy(
         VerificationFailed: twin, host and device disagree; the first element is named.
     """
     from edgecompress.device.harness import open_device
-    from edgecompress.lower.passes.patch import patch_sentence
+    from edgecompress.lower.passes.patch import least_memory, patch_sentence
     from edgecompress.lower.pipeline import lower
     from edgecompress.verify.compare import verify
     from edgecompress.verify.host import HostModel
@@ -124,8 +124,9 @@ def deploy(
     # the device runs its instruction set's own kernels, twin and host the portable ones
     fitted, manifest = _built(program, profile, folder, model_hash, options)
     program, image_program = fitted.program, fitted.image_program
-    for patch in fitted.patches:
-        progress.note(patch_sentence(patch))
+    if fitted.patches:
+        progress.note(patch_sentence(fitted.patches))
+    nearest = None if fitted.fits else least_memory(program, profile, options.ram_limit_bytes)
     host = HostModel(program)
     inputs = device_inputs(program, samples, VERIFY_SAMPLES)
     progress.stage("Verify: numpy twin = host = device")
@@ -143,7 +144,7 @@ def deploy(
     size = SizeReport(flash_sections=manifest.size.flash_sections, ram_parts=ram_parts)
     return Deployed(
         program, image_program, host, manifest, verification, measurement, size,
-        fitted.patches, fitted.nearest,
+        fitted.patches, nearest,
     )  # fmt: skip
 
 

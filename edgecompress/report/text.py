@@ -214,7 +214,7 @@ def _facts(result: Result, folder: Path | None) -> Table:
 
 def _stripes(result: Result) -> Text:
     """Layers computed some rows at a time because the arena was too large."""
-    return Text("\n".join(patch_sentence(patch) for patch in result.patches))
+    return Text(patch_sentence(result.patches))
 
 
 def _files(folder: Path) -> Text:

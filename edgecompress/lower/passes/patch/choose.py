@@ -19,11 +19,12 @@ from edgecompress.lower.memory.arena import place
 from edgecompress.lower.memory.lifetimes import arena_buffers, live_bytes
 from edgecompress.lower.memory.overlap import allowances
 from edgecompress.lower.memory.regions import place_in_regions, ram_rooms
+from edgecompress.lower.passes.choice import Goal
 from edgecompress.lower.passes.patch.stage import Stage, check_stage, divided, with_functions
 from edgecompress.lower.passes.patch.stripe import CannotStripe
 from edgecompress.lower.passes.specialize import Offers, choose_for, install
 from edgecompress.lower.program import Buffer, Program
-from edgecompress.records import Optimize, PatchReport
+from edgecompress.records import PatchReport
 from edgecompress.target.schema import DeviceProfile
 
 _STRIPES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
@@ -45,47 +46,60 @@ class Fitted:
     Attributes:
         program: portable; `image_program` is the same steps on the device's kernels, placed.
         patches: what was cut, in the order it was found.
-        nearest: where the limit was not met, the stage that would come nearest to it.
+        fits: the arena is within its limit.
     """
 
     program: Program
     image_program: Program
     patches: tuple[PatchReport, ...] = ()
-    nearest: PatchReport | None = None
+    fits: bool = True
 
 
 def patch_to_fit(
     program: Program,
     profile: DeviceProfile,
     ram_limit_bytes: int | None = None,
-    optimize: Optimize = "balanced",
+    optimize: Goal = "balanced",
 ) -> Fitted:
     """The device's program, with as few layers in stripes as its memory asks for.
 
     Args:
-        program: lowered and placed; returned as it is when it fits, or when nothing helps.
+        program: lowered and placed; returned as it is when it fits, or when nothing helps enough.
         ram_limit_bytes: what the image may use of RAM in all; None for what the device has.
 
     Raises:
         BuildFailed: see `specialize`.
         DoesNotFit: the device has several memories, and no division of the arena fits them.
     """
-    search = _Search(profile, arena_limit_bytes(profile, ram_limit_bytes), optimize)
-    whole = search.image(program)
-    if search.fits(whole):
-        return Fitted(program, search.in_regions(whole))
-    current, image = program, whole
-    reports: list[PatchReport] = []
-    while len(reports) < _MOST_STAGES and not search.fits(image):
-        found = search.improve(current, image)
-        if found is None:
-            return Fitted(program, search.in_regions(whole), nearest=search.nearest)
-        current, image, report = found
-        reports.append(report)
-    if not search.fits(image):
-        return Fitted(program, search.in_regions(whole), nearest=search.nearest)
-    current = with_functions(current)
-    return Fitted(place(current), search.in_regions(search.image(current)), tuple(reports))
+    limit = arena_limit_bytes(profile, ram_limit_bytes)
+    search = _Search(profile, limit, Offers(profile), optimize)
+    whole = search.made(program)
+    found = search.fitted(whole)
+    if found is None:
+        return Fitted(program, search.in_regions(whole.image), fits=False)
+    return found
+
+
+def least_memory(
+    program: Program,
+    profile: DeviceProfile,
+    ram_limit_bytes: int | None = None,
+    optimize: Goal = "balanced",
+) -> PatchReport | None:
+    """The one stage that helps most where none helps enough: for the way out in an error message.
+
+    Tries limits above the one that cannot be met, a tenth of the distance to the whole arena more
+    each time, so it is within that of the least. None where no stripes help.
+    """
+    offers = Offers(profile)
+    limit = arena_limit_bytes(profile, ram_limit_bytes) or 0
+    whole = _Search(profile, limit, offers, optimize).made(program)
+    for tenth in range(1, 10):
+        raised = limit + (whole.image.arena_bytes - limit) * tenth // 10
+        found = _Search(profile, raised, offers, optimize, most_stages=1).fitted(whole)
+        if found is not None and found.patches:
+            return found.patches[0]
+    return None
 
 
 def arena_limit_bytes(profile: DeviceProfile, ram_limit_bytes: int | None = None) -> int | None:
@@ -101,24 +115,53 @@ def arena_limit_bytes(profile: DeviceProfile, ram_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True)
+class _Made:
+    """A program, what its steps run as on the device, and that device program in one arena."""
+
+    program: Program
+    chosen: Sequence[Implementation | None]
+    image: Program
+
+
+@dataclass(frozen=True)
 class _Candidate:
     stage: Stage
     extra_cycles: float
     program: Program
 
 
+@dataclass(frozen=True)
 class _Search:
-    """One device, one limit; remembers the offers and the stage that came nearest."""
+    """One device and one limit of its arena, in bytes; None for no limit."""
 
-    def __init__(self, profile: DeviceProfile, limit_bytes: int | None, optimize: Optimize) -> None:
-        self.profile, self.optimize = profile, optimize
-        self.limit_bytes = limit_bytes
-        self.offers = Offers(profile)
-        self.nearest: PatchReport | None = None
+    profile: DeviceProfile
+    limit_bytes: int | None
+    offers: Offers
+    optimize: Goal
+    most_stages: int = _MOST_STAGES
 
-    def image(self, program: Program) -> Program:
-        """The device's program, in one arena."""
-        return install(program, choose_for(program, self.offers, self.optimize))
+    def made(self, program: Program) -> _Made:
+        chosen = choose_for(program, self.offers, self.optimize)
+        return _Made(program, chosen, install(program, chosen))
+
+    def fitted(self, whole: _Made) -> Fitted | None:
+        """Stage after stage in stripes until the arena is within the limit; None if it cannot."""
+        current = whole
+        patches: list[PatchReport] = []
+        while not self.fits(current.image):
+            found = self.improved(current) if len(patches) < self.most_stages else None
+            if found is None:
+                return None
+            stage, better = found
+            patches.append(_report(whole, current, stage, better))
+            current = better
+        if not patches:
+            return Fitted(whole.program, self.in_regions(current.image))
+        program = with_functions(current.program)
+        image = self.in_regions(install(program, current.chosen))
+        size = {"arena_after_bytes": image.arena_bytes}
+        reports = tuple(patch.model_copy(update=size) for patch in patches)
+        return Fitted(place(program), image, reports)
 
     def fits(self, image: Program) -> bool:
         if self.limit_bytes is not None and image.arena_bytes > self.limit_bytes:
@@ -139,64 +182,50 @@ class _Search:
         rooms = [room.size_bytes for room in ram_rooms(self.profile)]
         return limit if image.arena_bytes > limit or not rooms else min(limit, max(rooms))
 
-    def improve(
-        self, program: Program, image: Program
-    ) -> tuple[Program, Program, PatchReport] | None:
-        """(divided program, its device program, report) with the fullest step relieved."""
-        goal = self.goal_bytes(image)
-        cycles = _cycles(program, choose_for(program, self.offers, self.optimize))
-        live = _live(image)
-        full = max(range(len(live)), key=lambda index: live[index])
-        others = [index for index, size in enumerate(live) if size > goal]
-        candidates = sorted(
-            self._candidates(program, image, goal, full, cycles),
-            key=lambda candidate: candidate.extra_cycles,
-        )
-        for candidate in candidates[:_TRIALS]:
-            trial = self.image(candidate.program)
-            relieved = max(_live(trial)[index] for index in _within(candidate.stage)) <= goal
+    def improved(self, made: _Made) -> tuple[Stage, _Made] | None:
+        """The fullest step's stage in stripes, with the least extra work that relieves it."""
+        goal = self.goal_bytes(made.image)
+        others = [index for index, size in enumerate(_live(made.image)) if size > goal]
+        for candidate in _candidates(made, goal):
+            trial = self.made(candidate.program)
+            relieved = max(_live(trial.image)[index] for index in _within(candidate.stage)) <= goal
             more = any(not _covers(candidate.stage, index) for index in others)
-            if relieved and (more or self.fits(trial)):
-                return candidate.program, trial, _report(program, image, candidate.stage, trial)
+            if relieved and (more or self.fits(trial.image)):
+                return candidate.stage, trial
         return None
 
-    def _candidates(
-        self, program: Program, image: Program, goal: int, full: int, cycles: Sequence[float]
-    ) -> Iterator[_Candidate]:
-        """Stages around the fullest step within the goal, by memory alone."""
-        live = _live(image)
-        scratch = _scratch_bytes(image)
-        for first, end in _ranges(program, live, goal, full):
-            if _kept_bytes(program, first, end) > goal:
-                continue
-            enough = 0
-            for stripes in _STRIPES:
-                stage = Stage(first, end, stripes)
-                try:
-                    trial = divided(program, stage)
-                except CannotStripe:
-                    break
-                peaks = _live(_with_scratch(trial, stage, scratch))
-                self._remember(program, image, stage, trial, max(peaks))
-                if max(peaks[index] for index in _within(stage)) <= goal:
-                    yield _Candidate(stage, _extra_cycles(program, trial, stage, cycles), trial)
-                    enough += 1
-                if enough == _SPARE:
-                    break
 
-    def _remember(
-        self, program: Program, image: Program, stage: Stage, trial: Program, peak: int
-    ) -> None:
-        if self.nearest is None or peak < self.nearest.arena_after_bytes:
-            found = _report(program, image, stage, trial)
-            self.nearest = found.model_copy(update={"arena_after_bytes": peak})
+def _candidates(made: _Made, goal: int) -> list[_Candidate]:
+    """The cheapest stages around the fullest step that keep the goal, by memory alone."""
+    program, live = made.program, _live(made.image)
+    cycles, scratch = _cycles(made), _scratch_bytes(made.image)
+    found: list[_Candidate] = []
+    for first, end in _ranges(program, live, goal):
+        if _kept_bytes(program, first, end) > goal:
+            continue
+        enough = 0
+        for stripes in _STRIPES:
+            stage = Stage(first, end, stripes)
+            try:
+                trial = divided(program, stage)
+            except CannotStripe:
+                break
+            extra = _extra_cycles(program, trial, stage, cycles)
+            if len(found) == _TRIALS and extra >= found[-1].extra_cycles:
+                break  # more stripes only cost more
+            peaks = _live(_with_scratch(trial, stage, scratch))
+            if max(peaks[index] for index in _within(stage)) <= goal:
+                found.append(_Candidate(stage, extra, trial))
+                found = sorted(found, key=lambda candidate: candidate.extra_cycles)[:_TRIALS]
+                enough += 1
+            if enough == _SPARE:
+                break
+    return found
 
 
-def _ranges(
-    program: Program, live: Sequence[int], goal: int, full: int
-) -> Iterator[tuple[int, int]]:
+def _ranges(program: Program, live: Sequence[int], goal: int) -> Iterator[tuple[int, int]]:
     """Stages that hold the fullest step and those beside it that are too full, short ones first."""
-    least = most = full
+    least = most = max(range(len(live)), key=lambda index: live[index])
     while least > 0 and live[least - 1] > goal:
         least -= 1
     while most + 1 < len(live) and live[most + 1] > goal:
@@ -275,13 +304,13 @@ def _with_scratch(trial: Program, stage: Stage, scratch: Sequence[int]) -> Progr
     return replace(trial, buffers=buffers)
 
 
-def _cycles(program: Program, chosen: Sequence[Implementation | None]) -> list[float]:
+def _cycles(made: _Made) -> list[float]:
     """Predicted cycles of each step; portable kernels by a rough count of their work."""
     return [
         float(item.cost.cycles)
         if item is not None
-        else 4.0 * (step.macs + program.buffers[step.output].size_bytes)
-        for step, item in zip(program.steps, chosen, strict=True)
+        else 4.0 * (step.macs + made.program.buffers[step.output].size_bytes)
+        for step, item in zip(made.program.steps, made.chosen, strict=True)
     ]
 
 
@@ -296,13 +325,15 @@ def _extra_cycles(program: Program, trial: Program, stage: Stage, cycles: Sequen
     return total - sum(cycles[stage.first : stage.end])
 
 
-def _report(program: Program, image: Program, stage: Stage, trial: Program) -> PatchReport:
+def _report(whole: _Made, before: _Made, stage: Stage, after: _Made) -> PatchReport:
+    steps = before.program.steps[stage.first : stage.end]
+    added = after.program.macs - before.program.macs
     return PatchReport(
-        first_layer=program.steps[stage.first].name,
-        last_layer=program.steps[stage.end - 1].name,
-        layers=stage.end - stage.first,
+        first_layer=steps[0].name,
+        last_layer=steps[-1].name,
+        layers=len(steps),
         stripes=stage.stripes,
-        arena_before_bytes=image.arena_bytes,
-        arena_after_bytes=trial.arena_bytes,
-        extra_macs_percent=round(100 * (trial.macs / max(1, program.macs) - 1), 2),
+        arena_before_bytes=whole.image.arena_bytes,
+        arena_after_bytes=after.image.arena_bytes,
+        extra_macs_percent=round(100 * added / max(1, whole.program.macs), 2),
     )
