@@ -7,26 +7,43 @@ import torch
 from edgecompress.compress.batchnorm import reestimate
 from edgecompress.compress.lowrank import factorize
 from edgecompress.compress.prune import prune
+from edgecompress.compress.quantize.storage import storage_of_layers
+from edgecompress.compress.sparsify import sparsify
 from edgecompress.model.trainable import Trainable
 from edgecompress.records import Plan
 
 
-def apply_plan(trainable: Trainable, plan: Plan, calibration: torch.Tensor) -> Trainable:
-    """Prune to the plan's widths, factorize what is left, take BatchNorm statistics again.
+def apply_plan(
+    trainable: Trainable, plan: Plan, calibration: torch.Tensor, *, repaired: bool = False
+) -> Trainable:
+    """Prune to the plan's widths, factorize what is left, then zero the weights of sparse layers.
 
     In this order because group names and ranks speak of the model's own layers: pruning keeps
     their names, factorization replaces them, and bases are best for the inputs that the pruned
-    network really sees (so BatchNorm is re-estimated before it as well).
+    network really sees. What is zero depends on the weights all of that leaves. BatchNorm is
+    re-estimated after each step. Storage other than "sparse" is the business of quantization.
+
+    Fine-tuning keeps the zeros with `sparsify.zero_masks` and `sparsify.hold`, and
+    quantization-aware training by itself.
 
     Args:
         calibration: [N, ...] float32 inputs.
+        repaired: least-squares repair of the layers behind pruned channels, see `repair`.
 
     Raises:
-        BadInput: the plan names a group, layer, width or rank this model does not have.
+        BadInput: the plan names a group, layer, width, rank or sparsity this model does not have.
     """
     compressed = trainable
     if plan.widths:
-        compressed = reestimate(prune(compressed, plan.widths), calibration)
+        pruned = prune(compressed, plan.widths, calibration=calibration, repaired=repaired)
+        compressed = reestimate(pruned, calibration)
     if plan.low_rank:
         compressed = reestimate(factorize(compressed, plan.low_rank, calibration), calibration)
+    sparsity = {
+        layer: storage.sparsity
+        for layer, storage in storage_of_layers(compressed.graph, plan.weights).items()
+        if storage.format == "sparse"
+    }
+    if sparsity:
+        compressed = reestimate(sparsify(compressed, sparsity), calibration)
     return compressed

@@ -54,7 +54,7 @@ def test_repair_finds_numpys_least_squares(bias: bool) -> None:
     best, *_ = np.linalg.lstsq(rows, wanted, rcond=None)
     second = after.graph.get_submodule("second")
     got = second.weight.detach().double().numpy().reshape(5, 45).T
-    np.testing.assert_allclose(got, best[:45], atol=2e-2 * np.abs(best).max())
+    np.testing.assert_allclose(got, best[:45], atol=4e-2 * np.abs(best).max())
     least = float(np.square(rows @ best - wanted).mean())
     assert least <= error(before, after, x) <= 1.001 * least
 
