@@ -16,8 +16,9 @@ from tvm.relax.frontend.onnx.onnx_frontend import OnnxOpConverter
 _OUTPUTS = {"GRU": 2, "LSTM": 3}
 
 
-def _call(kind: str, inputs: Any, attr: Any) -> relax.Expr:
-    x, weights, recurrence, bias = (inputs[index] for index in range(4))
+def _call(kind: str, bb: Any, inputs: Any, attr: Any) -> relax.Expr:
+    x, weights, recurrence = (bb.normalize(inputs[index]) for index in range(3))
+    bias = inputs[3]
     direction = _text(attr.get("direction", "forward"))
     hidden = int(recurrence.ty.shape.values[2])
     steps, batch = (int(size) for size in x.ty.shape.values[:2])
@@ -29,23 +30,22 @@ def _call(kind: str, inputs: Any, attr: Any) -> relax.Expr:
         raise ValueError(f"{kind}: it must have a bias and start from zeros")
     states = [relax.TensorType([steps, 1, 1, hidden], "float32")]
     states += [relax.TensorType([1, 1, hidden], "float32")] * (_OUTPUTS[kind] - 1)
-    return relax.op.call_pure_packed(
-        f"edgecompress.{kind}.{direction}",
-        x, weights, recurrence, bias,
-        ty_args=relax.TupleType(states),
-    )  # fmt: skip
+    called = f"edgecompress.{kind}.{direction}"
+    types = relax.TupleType(states)
+    call = relax.op.call_pure_packed(called, x, weights, recurrence, bias, ty_args=types)
+    return bb.normalize(call)
 
 
 class _Gru(OnnxOpConverter):
     @classmethod
     def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, _params: Any) -> Any:
-        return bb.normalize(_call("GRU", inputs, attr))
+        return _call("GRU", bb, inputs, attr)
 
 
 class _Lstm(OnnxOpConverter):
     @classmethod
     def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, _params: Any) -> Any:
-        return bb.normalize(_call("LSTM", inputs, attr))
+        return _call("LSTM", bb, inputs, attr)
 
 
 CONVERTERS: dict[str, type[OnnxOpConverter]] = {"GRU": _Gru, "LSTM": _Lstm}

@@ -182,14 +182,20 @@ class StateOutput:
 # The same formulas as expressions inside a TIR function.
 
 
+def wide(value: Any) -> Any:
+    from tvm import tirx
+
+    return tirx.Cast("int32", value)
+
+
 def sum_expression(a: Any, b: Any, m_x: Any, m_h: Any, shift: int) -> Any:
     """(a m_x + b m_h + half) >> shift as int32."""
     from tvm import tirx
 
-    def wide(value: Any) -> Any:
+    def long(value: Any) -> Any:
         return tirx.Cast("int64", value)
 
-    total = wide(a) * wide(m_x) + wide(b) * wide(m_h) + tirx.const(1 << (shift - 1), "int64")
+    total = long(a) * long(m_x) + long(b) * long(m_h) + tirx.const(1 << (shift - 1), "int64")
     return tirx.Cast("int32", total >> tirx.const(shift, "int64"))
 
 

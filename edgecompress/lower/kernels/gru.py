@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tvm.script import tirx as T
 
 from edgecompress.lower.kernels import gates
 from edgecompress.lower.kernels.gates import StateOutput
@@ -49,14 +50,11 @@ class Gru:
         return (Scratch((2 * self.sequence.hidden,), "int16"),)
 
     def function(self, name: str) -> tirx.PrimFunc:
-        """The PrimFunc, its scratch the last parameter but one."""
-        from tvm.script import tirx as T
-
-        s, shift, quantized = self.sequence, self.shift, self.output.expression
-        steps, inputs, hidden = s.steps, s.inputs, s.hidden
-        position, look = gates.table_position, gates.interpolated
-        total, product, twice = gates.sum_expression, gates.product_expression, gates.doubled
-        time, bits = s.time, gates.STATE_BITS
+        """The PrimFunc, its scratch the last parameters before the output."""
+        s, shift, wide = self.sequence, self.shift, gates.wide
+        (steps, inputs, hidden), time, quantized = s.sizes, s.time, self.output.expression
+        position, look, twice = gates.table_position, gates.interpolated, gates.doubled
+        total, product = gates.sum_expression, gates.product_expression
 
         @T.prim_func
         def gru(
@@ -73,38 +71,33 @@ class Gru:
                 state[j] = T.int16(0)
             for t in T.serial(steps):
                 for j in T.serial(hidden):
-                    a0: T.int32 = bias[j, 0, 0]
-                    a1: T.int32 = bias[j, 0, 1]
-                    a2: T.int32 = bias[j, 0, 2]
+                    a = T.alloc_buffer((3,), "int32")
+                    b = T.alloc_buffer((3,), "int32")
+                    for g in T.unroll(3):
+                        a[g] = bias[j, 0, g]
+                        b[g] = bias[j, 1, g]
                     for k in T.serial(inputs):
-                        value: T.int32 = T.Cast("int32", x[0, time(t), k])
-                        a0 = a0 + value * T.Cast("int32", w[j, k, 0])
-                        a1 = a1 + value * T.Cast("int32", w[j, k, 1])
-                        a2 = a2 + value * T.Cast("int32", w[j, k, 2])
-                    b0: T.int32 = bias[j, 1, 0]
-                    b1: T.int32 = bias[j, 1, 1]
-                    b2: T.int32 = bias[j, 1, 2]
+                        for g in T.unroll(3):
+                            a[g] += wide(x[0, time(t), k]) * wide(w[j, k, g])
                     for k in T.serial(hidden):
-                        before: T.int32 = T.Cast("int32", state[(t & 1) * hidden + k])
-                        b0 = b0 + before * T.Cast("int32", r[j, k, 0])
-                        b1 = b1 + before * T.Cast("int32", r[j, k, 1])
-                        b2 = b2 + before * T.Cast("int32", r[j, k, 2])
-                    at_r: T.int32 = position(total(a0, b0, m[j, 0, 0], m[j, 1, 0], shift))
-                    reset: T.int32 = look(table, at_r)
-                    at_z: T.int32 = position(total(a1, b1, m[j, 0, 1], m[j, 1, 1], shift))
-                    update: T.int32 = look(table, at_z)
-                    inner: T.int32 = product(b2, m[j, 1, 2], shift)
-                    outer: T.int32 = product(a2, m[j, 0, 2], shift)
-                    at_n: T.int32 = position(twice(outer + product(inner, reset, bits)))
+                        for g in T.unroll(3):
+                            b[g] += wide(state[(t & 1) * hidden + k]) * wide(r[j, k, g])
+                    for g in T.unroll(2):
+                        a[g] = total(a[g], b[g], m[j, 0, g], m[j, 1, g], shift)
+                    reset: T.int32 = look(table, position(a[0]))
+                    update: T.int32 = look(table, position(a[1]))
+                    inner: T.int32 = product(b[2], m[j, 1, 2], shift)
+                    outer: T.int32 = product(a[2], m[j, 0, 2], shift)
+                    at_n: T.int32 = position(twice(outer + product(inner, reset, 15)))
                     new: T.int32 = look(table, at_n) * 2 - 32768
-                    old: T.int32 = T.Cast("int32", state[(t & 1) * hidden + j])
+                    old: T.int32 = wide(state[(t & 1) * hidden + j])
                     h: T.int32 = ((32768 - update) * new + update * old + 16384) >> 15
                     state[(1 - (t & 1)) * hidden + j] = T.Cast("int16", h)
                     if s.every:
                         y[0, time(t), j] = quantized(h)
             if not s.every:
                 for j in T.serial(hidden):
-                    y[0, j] = quantized(T.Cast("int32", state[(steps & 1) * hidden + j]))
+                    y[0, j] = quantized(wide(state[(steps & 1) * hidden + j]))
 
         return gru.with_attr("global_symbol", name)
 

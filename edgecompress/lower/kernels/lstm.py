@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tvm.script import tirx as T
 
 from edgecompress.lower.kernels import gates
 from edgecompress.lower.kernels.gates import StateOutput
@@ -50,19 +51,10 @@ class Lstm:
         return Scratch((2 * hidden,), "int16"), Scratch((hidden,), "int32")
 
     def function(self, name: str) -> tirx.PrimFunc:
-        """The PrimFunc, its scratch the last parameter but one."""
-        from tvm.script import tirx as T
-
-        s, shift, quantized = self.sequence, self.shift, self.output.expression
-        steps, inputs, hidden = s.steps, s.inputs, s.hidden
-        position, look = gates.table_position, gates.interpolated
-        total, twice = gates.sum_expression, gates.doubled
-        time = s.time
-
-        def cell_sum(f: Any, c: Any, i: Any, g: Any) -> Any:
-            """f c + i g: Q0.15 x 16 bits and Q0.15 x Q0.15, both as 31 bits."""
-            both = T.Cast("int64", f) * T.Cast("int64", c) + T.Cast("int64", i * g) * T.int64(2)
-            return T.Cast("int32", (both + T.int64(16384)) >> T.int64(15))
+        """The PrimFunc, its scratch the last parameters before the output."""
+        s, shift, wide = self.sequence, self.shift, gates.wide
+        (steps, inputs, hidden), time, quantized = s.sizes, s.time, self.output.expression
+        position, look, twice = gates.table_position, gates.interpolated, gates.doubled
 
         @T.prim_func
         def lstm(
@@ -81,35 +73,24 @@ class Lstm:
                 state[j] = T.int16(0)
             for t in T.serial(steps):
                 for j in T.serial(hidden):
-                    a0: T.int32 = bias[j, 0, 0]
-                    a1: T.int32 = bias[j, 0, 1]
-                    a2: T.int32 = bias[j, 0, 2]
-                    a3: T.int32 = bias[j, 0, 3]
+                    a = T.alloc_buffer((4,), "int32")
+                    b = T.alloc_buffer((4,), "int32")
+                    for g in T.unroll(4):
+                        a[g] = bias[j, 0, g]
+                        b[g] = bias[j, 1, g]
                     for k in T.serial(inputs):
-                        value: T.int32 = T.Cast("int32", x[0, time(t), k])
-                        a0 = a0 + value * T.Cast("int32", w[j, k, 0])
-                        a1 = a1 + value * T.Cast("int32", w[j, k, 1])
-                        a2 = a2 + value * T.Cast("int32", w[j, k, 2])
-                        a3 = a3 + value * T.Cast("int32", w[j, k, 3])
-                    b0: T.int32 = bias[j, 1, 0]
-                    b1: T.int32 = bias[j, 1, 1]
-                    b2: T.int32 = bias[j, 1, 2]
-                    b3: T.int32 = bias[j, 1, 3]
+                        for g in T.unroll(4):
+                            a[g] += wide(x[0, time(t), k]) * wide(w[j, k, g])
                     for k in T.serial(hidden):
-                        before: T.int32 = T.Cast("int32", state[(t & 1) * hidden + k])
-                        b0 = b0 + before * T.Cast("int32", r[j, k, 0])
-                        b1 = b1 + before * T.Cast("int32", r[j, k, 1])
-                        b2 = b2 + before * T.Cast("int32", r[j, k, 2])
-                        b3 = b3 + before * T.Cast("int32", r[j, k, 3])
-                    at_i: T.int32 = position(total(a0, b0, m[j, 0, 0], m[j, 1, 0], shift))
-                    i: T.int32 = look(table, at_i)
-                    at_f: T.int32 = position(total(a1, b1, m[j, 0, 1], m[j, 1, 1], shift))
-                    f: T.int32 = look(table, at_f)
-                    at_g: T.int32 = position(twice(total(a2, b2, m[j, 0, 2], m[j, 1, 2], shift)))
-                    g: T.int32 = look(table, at_g) * 2 - 32768
-                    at_o: T.int32 = position(total(a3, b3, m[j, 0, 3], m[j, 1, 3], shift))
-                    o: T.int32 = look(table, at_o)
-                    cell: T.int32 = cell_sum(f, cells[j], i, g)
+                        for g in T.unroll(4):
+                            b[g] += wide(state[(t & 1) * hidden + k]) * wide(r[j, k, g])
+                    for g in T.unroll(4):
+                        a[g] = gates.sum_expression(a[g], b[g], m[j, 0, g], m[j, 1, g], shift)
+                    i: T.int32 = look(table, position(a[0]))
+                    f: T.int32 = look(table, position(a[1]))
+                    new: T.int32 = look(table, position(twice(a[2]))) * 2 - 32768
+                    o: T.int32 = look(table, position(a[3]))
+                    cell: T.int32 = _cell(f, cells[j], i, new)
                     cells[j] = cell
                     at_c: T.int32 = position(twice((cell + 8) >> 4))
                     h: T.int32 = (o * (look(table, at_c) * 2 - 32768) + 16384) >> 15
@@ -118,7 +99,7 @@ class Lstm:
                         y[0, time(t), j] = quantized(h)
             if not s.every:
                 for j in T.serial(hidden):
-                    y[0, j] = quantized(T.Cast("int32", state[(steps & 1) * hidden + j]))
+                    y[0, j] = quantized(wide(state[(steps & 1) * hidden + j]))
 
         return lstm.with_attr("global_symbol", name)
 
@@ -138,3 +119,9 @@ class Lstm:
             state = ((o * curved + 2**14) >> 15).astype(np.int16)
             states.append(state)
         return self.output.reference(last_or_all(self.sequence, states))
+
+
+def _cell(f: Any, c: Any, i: Any, g: Any) -> Any:
+    """TIR f c + i g: Q0.15 x 16 bits and Q0.15 x Q0.15, both as 31 bits, back to 16."""
+    both = T.Cast("int64", f) * T.Cast("int64", c) + T.Cast("int64", i * g) * T.int64(2)
+    return T.Cast("int32", (both + T.int64(16384)) >> T.int64(15))

@@ -34,6 +34,11 @@ class Sequence:
     reverse: bool
 
     @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Time steps, inputs, hidden units."""
+        return self.steps, self.inputs, self.hidden
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         return (1, self.steps, self.hidden) if self.every else (1, self.hidden)
 

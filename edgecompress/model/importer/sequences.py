@@ -9,12 +9,12 @@ Select, TimeMean, and Scores, AttentionSoftmax and Mix for attention.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isclose, prod, sqrt
+from math import isclose, prod
 
 import numpy as np
 import onnx
 
-from edgecompress.model.importer import movement
+from edgecompress.model.importer import movement, patterns
 from edgecompress.model.importer.recurrent import emit_recurrent
 from edgecompress.model.importer.tracing import DOMAIN, Dense, Root, Traced, Tracer
 from edgecompress.model.importer.view import GraphView, Refused, attribute
@@ -87,7 +87,7 @@ class _Walk:
         handlers: dict[str, Callable[[onnx.NodeProto], Traced]] = {
             "Add": self._add,
             "Div": self._scale,
-            "Erf": self._erf,
+            "Erf": lambda node: patterns.erf(self.tracer, node, self.values[node.input[0]]),
             "Gemm": self._dense,
             "GRU": self._recurrent,
             "LSTM": self._recurrent,
@@ -239,7 +239,7 @@ class _Walk:
         """By a scalar: remembered until a dense layer can take it in."""
         known = [name for name in node.input if name in self.constants]
         if not known:
-            return self._gelu_product(node)
+            return self._product(node)
         value = self.constants[known[0]]
         if value.size != 1 or (node.op_type == "Div" and known[0] == node.input[0]):
             raise Refused("only products with one constant number are supported")
@@ -249,29 +249,12 @@ class _Walk:
         shape = self.view.shape(node.output[0])
         return Traced(source.addresses.reshape(shape), 1.0 if isclose(scale, 1.0) else scale)
 
-    def _erf(self, node: onnx.NodeProto) -> Traced:
-        source = self.values[node.input[0]]
-        root = self.tracer.whole(source)
-        if root is None or not isclose(source.scale, 1 / sqrt(2), rel_tol=1e-5):
-            raise Refused("only as part of GELU: x (1 + erf(x / sqrt 2)) / 2")
-        plain = Traced(source.addresses)
-        return self.tracer.trace(self.tracer.defer("erf", node.name, source.shape, plain))
-
-    def _gelu_product(self, node: onnx.NodeProto) -> Traced:
-        """x (1 + erf(x / sqrt 2)): twice the GELU of x."""
+    def _product(self, node: onnx.NodeProto) -> Traced:
         for first, second in (node.input, node.input[::-1]):
-            root = self.tracer.whole(self.values[second])
-            if root is None or root.deferred[0] != "erf + 1":
-                continue
-            x = root.deferred[1][0]
-            if np.array_equal(x.addresses, self.values[first].addresses):
-                source = self.tracer.whole(x)
-                assert source is not None
-                name = self.tracer.materialize(self.tracer.trace(source), source.shape)
-                label = self._label(node)
-                made = self.tracer.emit("Gelu", [name], source.shape, label, approximate="none")
-                fresh = self._root_of(made)
-                return Traced(x.addresses - source.base + fresh.base, 2 * self.values[first].scale)
+            label = self._label(node)
+            made = patterns.gelu(self.tracer, label, self.values[first], self.values[second])
+            if made is not None:
+                return made
         raise Refused("a product of two activations has no place in the trainable form")
 
     def _dense(self, node: onnx.NodeProto) -> Traced:
@@ -328,7 +311,8 @@ class _Walk:
         a, b = self.values[first], self.values[second]
         root = self.tracer.whole(a)
         if root is not None and root.deferred[0] == "softmax":
-            return self._attention(node, root, a, b)
+            shape = self.view.shape(node.output[0])
+            return patterns.attention(self.tracer, self._label(node), root, a, b, shape)
         product = self.tracer.defer(
             "a product of activations", node.name, self.view.shape(node.output[0]), a, b
         )
@@ -352,36 +336,6 @@ class _Walk:
         name = self.tracer.materialize(source, (1, shape[-1]))
         made = self.tracer.emit("Softmax", [name], (1, shape[-1]), self._label(node), axis=1)
         return self.tracer.trace(self._root_of(made), shape)
-
-    def _attention(
-        self, node: onnx.NodeProto, softmax: Root, weights: Traced, values: Traced
-    ) -> Traced:
-        """softmax(Q K^T) V over heads as one layer on [1, time, heads * size] tensors."""
-        straight = np.arange(softmax.base, softmax.base + softmax.size)
-        if not np.array_equal(weights.addresses.reshape(-1), straight):
-            raise Refused("attention weights are moved before they are used")
-        queries, keys = softmax.deferred[1]
-
-        def by_time(traced: Traced, order: tuple[int, int, int]) -> str:
-            *lead, rows, columns = traced.shape
-            heads = traced.addresses.reshape(prod(lead), rows, columns).transpose(order)
-            shape = (1, heads.shape[0], heads.shape[1] * heads.shape[2])
-            return self.tracer.materialize(Traced(heads.reshape(shape), traced.scale), shape)
-
-        inputs = [
-            by_time(queries, (1, 0, 2)),
-            by_time(keys, (2, 0, 1)),
-            by_time(values, (1, 0, 2)),
-        ]
-        *lead, time, size = self.view.shape(node.output[0])
-        heads = prod(lead)
-        label, shape = self._label(node), (1, time, heads * size)
-        emit, inner = self.tracer.emit, (1, heads, time, values.shape[-2])
-        scores = emit("Scores", inputs[:2], inner, f"{label}_scores", DOMAIN, heads=heads)
-        chosen = emit("AttentionSoftmax", [scores], inner, f"{label}_softmax", DOMAIN)
-        made = emit("Mix", [chosen, inputs[2]], shape, label, DOMAIN, heads=heads)
-        addresses = self.tracer.trace(self._root_of(made), (time, heads, size)).addresses
-        return Traced(addresses.transpose(1, 0, 2).reshape(self.view.shape(node.output[0])))
 
     def _layer_normalization(self, node: onnx.NodeProto) -> Traced:
         source = self.values[node.input[0]]
