@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from small_networks import Mobile, Residual, seeded, stripes
 from torch import nn
 
 from edgecompress.compress.batchnorm import reestimate
-from edgecompress.compress.finetune import Recipe, distill
+from edgecompress.compress.finetune import Recipe, Task, distill
+from edgecompress.compress.finetune.features import Hints, tapped
 from edgecompress.compress.prune import prune
-from edgecompress.errors import BadData, EdgeCompressError
+from edgecompress.errors import BadConfig, BadData, BadInput, EdgeCompressError
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
 
@@ -149,3 +152,203 @@ def test_bad_training_data_is_refused(teacher: Trainable, splits: Splits) -> Non
     for data, words in ((nan, "NaN"), (labels, "1 to 4"), (empty, "no training data")):
         with pytest.raises(BadData, match=words):
             distill(teacher, teacher, replace(splits, train=data), steps=2, seed=0)
+
+
+def one_class(part: Dataset) -> Dataset:
+    assert part.y is not None
+    return Dataset(part.x, np.full_like(part.y, 2))
+
+
+def test_one_class_or_one_sample_is_refused(teacher: Trainable, splits: Splits) -> None:
+    with pytest.raises(BadData, match="All 600 training labels are class 2"):
+        data = replace(splits, train=one_class(splits.train))
+        distill(teacher, teacher, data, steps=2, seed=0)
+    single = Dataset(splits.train.x[:1], None)
+    with pytest.raises(BadData, match="1 training sample; fine-tuning needs 2"):
+        distill(teacher, teacher, replace(splits, train=single), steps=2, seed=0)
+
+
+def unlabelled(splits: Splits) -> Splits:
+    return replace(splits, train=Dataset(splits.train.x, None))
+
+
+def test_a_task_is_read_off_the_model_and_its_labels(teacher: Trainable, splits: Splits) -> None:
+    encoder = seeded(Autoencoder)
+    assert splits.test.y is not None
+    nothing = Dataset(splits.train.x, None)
+    bare = replace(splits, train=nothing, validation=nothing, test=nothing)
+    anomalous = replace(bare, test=Dataset(splits.test.x, splits.test.y % 2))
+    numbers = replace(bare, train=Dataset(splits.train.x, splits.train.x[:, 0, 0, :4]))
+    assert Task.of(teacher, splits) == Task("classification")
+    assert Task.of(teacher, unlabelled(splits)) == Task("classification")
+    assert Task.of(seeded(Mobile), bare) == Task("classification", probabilities=True)
+    assert Task.of(teacher, numbers) == Task("regression")
+    assert Task.of(encoder, bare) == Task("autoencoder")
+    assert Task.of(encoder, anomalous) == Task("autoencoder")
+    assert Task.of(teacher, splits, "regression") == Task("regression")
+
+
+def test_labels_of_the_validation_split_alone_select_the_state(
+    teacher: Trainable, splits: Splits
+) -> None:
+    student = prune(teacher, {"stem": 5, "conv1": 4, "conv3": 8})
+    recipe = Recipe(learning_rate=5e-3)
+    tuned = distill(student, teacher, unlabelled(splits), steps=60, seed=1, recipe=recipe)
+    assert accuracy(tuned, splits.test) > 90
+
+
+def test_losses_by_their_formulas() -> None:
+    random = np.random.default_rng(0)
+    output, target = (random.normal(size=(5, 4)) for _ in range(2))
+    labels = np.array([0, 3, 1, 1, 2])
+
+    def softmax(logits: np.ndarray) -> np.ndarray:
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    p, q = softmax(target / 3), softmax(output / 3)
+    divergence = np.mean(np.sum(p * np.log(p / q), axis=1))
+    hard = -np.mean(np.log(softmax(output)[np.arange(5), labels]))
+    loss = Task("classification").loss(Recipe(temperature=3, label_share=0.25))
+    tensors = [torch.from_numpy(one) for one in (output, target)]
+    found = loss(*tensors, torch.from_numpy(labels)).item()
+    assert found == pytest.approx(0.75 * 9 * divergence + 0.25 * hard)
+    assert loss(*tensors, None).item() == pytest.approx(9 * divergence)
+    through_softmax = Task("classification", probabilities=True).loss(
+        Recipe(temperature=3, label_share=0.25)
+    )
+    tensors = [torch.from_numpy(softmax(one)) for one in (output, target)]
+    assert through_softmax(*tensors, torch.from_numpy(labels)).item() == pytest.approx(found)
+
+
+def test_numbers_are_learnt_from_teacher_and_truth(splits: Splits) -> None:
+    output, target, truth = (torch.randn(6, 3) for _ in range(3))
+    loss = Task("regression").loss(Recipe(label_share=0.25))
+    expected = 0.75 * (output - target).square().mean() / target.var()
+    expected = expected + 0.25 * (output - truth).square().mean() / truth.var()
+    torch.testing.assert_close(loss(output, target, truth), expected)
+
+
+class Regression(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 3, stride=2)
+        self.relu = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.flatten(self.pool(self.relu(self.conv(x)))))
+
+
+def test_a_regression_learns_the_true_numbers(splits: Splits) -> None:
+    def measured(part: Dataset) -> Dataset:
+        flat = part.x.reshape(len(part.x), -1)
+        return Dataset(part.x, np.stack([flat.mean(1), flat.std(1)], axis=1))
+
+    data = replace(
+        splits,
+        train=measured(splits.train),
+        validation=measured(splits.validation),
+        test=measured(splits.test),
+    )
+    student = seeded(Regression)
+    recipe = Recipe(learning_rate=2e-2, label_share=1.0)
+    tuned = distill(student, student, data, steps=80, seed=0, recipe=recipe)
+    x, y = torch.from_numpy(data.test.x), torch.from_numpy(data.test.y)
+    with torch.no_grad():
+        before, after = ((one.graph(x) - y).square().mean() for one in (student, tuned))
+    assert after < 0.2 * before
+
+
+def test_features_of_any_width_follow_the_teachers(teacher: Trainable, splits: Splits) -> None:
+    """With the loss itself off, only the maps can pull the student towards the teacher."""
+    student = prune(teacher, {"stem": 5, "conv1": 4, "conv3": 8})
+    hints = Hints(student, teacher, torch.device("cpu"))
+    assert len(hints.names) == 2
+    recipe = Recipe(learning_rate=2e-2, feature_share=1.0)
+    tuned = distill(
+        student, teacher, splits, steps=100, seed=1, recipe=recipe, loss=Silence(), keep_from=100
+    )
+    x = torch.from_numpy(splits.test.x)
+    errors = []
+    for one in (student, tuned):
+        with torch.no_grad():
+            _, (_, mine) = tapped(one.graph, hints.names)(x)
+            _, (_, theirs) = tapped(teacher.graph, hints.names)(x)
+        # What a linear map of the student's last maps cannot tell of the teacher's.
+        flat = [maps.transpose(0, 1).flatten(1).T.numpy() for maps in (mine, theirs)]
+        design = np.column_stack([flat[0], np.ones(len(flat[0]))])
+        residual = flat[1] - design @ np.linalg.lstsq(design, flat[1], rcond=None)[0]
+        errors.append(residual.var() / flat[1].var())
+    assert errors[1] < 0.8 * errors[0]
+
+
+class Silence:
+    """No loss, but still a function of the output."""
+
+    def __call__(
+        self, output: torch.Tensor, target: torch.Tensor, truth: torch.Tensor | None
+    ) -> torch.Tensor:
+        return 0 * output.sum()
+
+
+def test_features_need_maps_of_one_size(teacher: Trainable, splits: Splits) -> None:
+    with pytest.raises(BadInput, match="a map of the same size in both"):
+        encoder = seeded(Autoencoder)
+        distill(encoder, teacher, splits, steps=1, seed=0, recipe=Recipe(feature_share=1.0))
+
+
+def test_training_stops_when_nothing_gets_better(teacher: Trainable, splits: Splits) -> None:
+    progress = Count()
+    recipe = Recipe(learning_rate=3.0, checks=10, patience=2)
+    distill(teacher, teacher, splits, steps=40, seed=0, recipe=recipe, progress=progress)
+    assert progress.steps == 8
+
+
+def test_a_hook_follows_every_step_and_early_states_are_left(
+    teacher: Trainable, splits: Splits
+) -> None:
+    seen: list[int] = []
+
+    def hook(graph: torch.fx.GraphModule, step: int) -> None:
+        seen.append(step)
+        with torch.no_grad():
+            graph.get_submodule("head").bias.fill_(step)
+
+    recipe = Recipe(learning_rate=3.0, checks=6)
+    tuned = distill(
+        teacher, teacher, splits, steps=6, seed=0, recipe=recipe, after_step=hook, keep_from=5
+    )
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert float(tuned.graph.get_submodule("head").bias[0]) in (5.0, 6.0)
+    with pytest.raises(BadInput, match="hook"):
+        aware = Recipe(quantization_aware=True)
+        distill(teacher, teacher, splits, steps=1, seed=0, recipe=aware, after_step=hook)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for wrong in ({"temperature": 0}, {"label_share": 1.5}, {"batch_size": 0}, {"patience": 0}):
+        (name,) = wrong
+        with pytest.raises(BadConfig, match=name):
+            Recipe(**wrong)  # type: ignore[arg-type]
+
+
+def test_curves_are_written_for_tensorboard(
+    teacher: Trainable, splits: Splits, tmp_path: Path
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    distill(teacher, teacher, splits, steps=20, seed=0, log_folder=tmp_path)
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert [one.step for one in events.Scalars("training/loss")] == [1, 11]
+    assert [one.step for one in events.Scalars("validation/accuracy")] == [4, 8, 12, 16, 20]
+    assert events.Scalars("training/learning_rate")[0].value > 0
+
+
+def test_a_missing_tensorboard_is_named(
+    teacher: Trainable, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(BadConfig, match=r"tensorboard, which is not installed.*pip install"):
+        distill(teacher, teacher, splits, steps=1, seed=0, log_folder=tmp_path)

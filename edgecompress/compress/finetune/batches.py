@@ -24,6 +24,10 @@ class Answered:
     def __len__(self) -> int:
         return len(self._x)
 
+    @property
+    def has_labels(self) -> bool:
+        return self._y is not None
+
     def inputs(self, rows: torch.Tensor) -> torch.Tensor:
         """[N, ...] float32."""
         return self._x[rows]
@@ -47,10 +51,10 @@ class Answered:
 
 
 class Batches:
-    """Full batches of shuffled rows, epoch after epoch."""
+    """Full batches of shuffled rows, epoch after epoch; all rows where they are fewer."""
 
     def __init__(self, rows: int, size: int, seed: int) -> None:
-        self._rows, self._size = rows, size
+        self._rows, self._size = rows, min(size, rows)
         self._generator = torch.Generator().manual_seed(seed)
         self._left = torch.empty(0, dtype=torch.int64)
 

@@ -31,6 +31,11 @@ class Judge:
         self._data = Answered(teacher, data, device)
         self._task, self._loss = task, loss
 
+    @property
+    def has_labels(self) -> bool:
+        """Accuracy means something."""
+        return self._task.kind == "classification" and self._data.has_labels
+
     def score(self, graph: torch.fx.GraphModule) -> Score:
         total, right = 0.0, 0
         with torch.no_grad():

@@ -19,6 +19,8 @@ class Recipe:
             teacher is followed alone, whatever this says.
         checks: how often the validation split is looked at; the best state is kept.
         patience: checks without improvement after which training ends; None runs all steps.
+        feature_share: weight of feature distillation beside the loss, 0 for none. It runs the
+            teacher in every step.
         float_share: of a quantization-aware run, the part before BatchNorm is folded and
             activations are rounded too.
         quantization_aware: train for rounding even where all weights are plain int8.
@@ -30,6 +32,7 @@ class Recipe:
     label_share: float = 0.3
     checks: int = 5
     patience: int | None = None
+    feature_share: float = 0.0
     float_share: float = 0.6
     quantization_aware: bool = False
 
@@ -40,6 +43,7 @@ class Recipe:
             ("temperature", 1e-3, 1e3),
             ("label_share", 0, 1),
             ("checks", 1, 1_000_000),
+            ("feature_share", 0, 1e6),
             ("float_share", 0, 1),
         ):
             value = getattr(self, name)

@@ -53,8 +53,9 @@ class Task:
     def of(student: Trainable, splits: Splits, kind: Kind | None = None) -> Task:
         """Reads the task off the model and the labels, unless `kind` says it.
 
-        Class scores are [N, classes] outputs with integer labels or a softmax; an output of the
-        input's size without class labels is an autoencoder's; anything else is numbers.
+        Class scores are [N, classes] outputs with a softmax, or with integer labels in any of the
+        splits; an output of the input's size without class labels is an autoencoder's; anything
+        else is numbers.
 
         Raises:
             BadData: too little training data, NaN or infinity in it, labels of one class only or
@@ -68,7 +69,8 @@ class Task:
             output = copy.deepcopy(student.graph).cpu().eval()(student.example)
         classes = output.shape[1] if output.dim() == 2 else 0
         if kind is None:
-            kind = _guessed(output, student.example, train.y, probabilities)
+            labelled = next((one.y for one in _parts(splits) if one.y is not None), None)
+            kind = _guessed(output, student.example, labelled, probabilities)
         if kind == "classification" and train.y is not None:
             _check_labels(train.y, classes)
         return Task(kind, probabilities and kind == "classification")
@@ -143,6 +145,10 @@ class _Reconstruction:
 
 def _relative_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return nn.functional.mse_loss(output, target) / target.var().clamp_min(1e-8)
+
+
+def _parts(splits: Splits) -> tuple[Dataset, Dataset, Dataset]:
+    return splits.train, splits.validation, splits.test
 
 
 def _guessed(
