@@ -144,8 +144,8 @@ class Problem:
         )
 
 
-JOINT, COMPUTE, INT8, UNIFORM, UNIFORM_INT4 = NAMES = (
-    "joint", "most compute", "int8 only", "uniform", "uniform int4",
+JOINT, UNIFORM, UNIFORM_INT4, COMPUTE, INT8 = NAMES = (
+    "joint", "uniform", "uniform int4", "most compute", "int8 only",
 )  # fmt: skip
 UNMEASURED = (UNIFORM, UNIFORM_INT4)
 """Candidates that no measured damage decides."""

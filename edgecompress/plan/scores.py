@@ -42,6 +42,11 @@ class Score(Record):
         """For comparing: larger is better."""
         return (0.0 if self.value is None else self.value, -self.divergence)
 
+    @property
+    def comparable(self) -> float:
+        """One number, larger is better."""
+        return -self.divergence if self.value is None else self.value
+
     def __str__(self) -> str:
         if self.value is None:
             return f"divergence {self.divergence:.4g}"
@@ -57,6 +62,17 @@ class Scorer:
     task: Task
     metric: str
     function: Metric | None
+
+    @property
+    def objective(self) -> str:
+        """For people: what candidates were selected by."""
+        count = len(self.held_out)
+        if self.metric == DIVERGENCE:
+            return (
+                f"agreement with the source's outputs on {count:,} validation samples: there are "
+                "no labels to measure accuracy with"
+            )
+        return f"{self.metric} on {count:,} validation samples"
 
     @staticmethod
     def of_source(trainable: Trainable, splits: Splits, metric: str | None = None) -> Scorer:

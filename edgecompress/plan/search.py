@@ -27,6 +27,7 @@ from edgecompress.plan.choices import Choices
 from edgecompress.plan.cost import Corrections, corrections_from, evaluate, predict
 from edgecompress.plan.explain import explain_infeasible
 from edgecompress.plan.formats import encoded_formats
+from edgecompress.plan.front import same_choice
 from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.preview import preview
 from edgecompress.plan.schedule import Effort, schedule_of
@@ -40,21 +41,34 @@ from edgecompress.plan.trials import (
     run_trials,
 )
 from edgecompress.progress import SILENT, Progress
-from edgecompress.records import Budget, Optimize, Plan, Prediction, SizeReport, WeightStorage
+from edgecompress.records import (
+    Budget,
+    Optimize,
+    Plan,
+    Prediction,
+    Record,
+    Sensitivity,
+    SizeReport,
+    WeightStorage,
+)
 from edgecompress.target.schema import DeviceProfile
 from edgecompress.units import format_bytes
 
 _THREADS = 2
 _PROPOSAL_ROUNDS = 4
+_NAMED_SENSITIVE = 8
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search leaves: the chosen plan and every trial it was chosen from."""
+class Found(Record):
+    """What a search leaves: the chosen plan, every trial it was chosen from, and why.
+
+    `objective` says what was selected by; `sensitivity` the dearest single changes.
+    """
 
     plan: Plan
     trials: tuple[Trial, ...] = ()
-    notes: tuple[str, ...] = ()
+    objective: str = ""
+    sensitivity: tuple[Sensitivity, ...] = ()
 
 
 def make_plan(
@@ -91,6 +105,7 @@ def search(
     optimize: Optimize = "balanced",
     metric: str | None = None,
     store: Store | None = None,
+    earlier: Sequence[Trial] = (),
     names: Sequence[str] = NAMES,
 ) -> Found:
     """The plan with the best validation score among those predicted to fit.
@@ -99,7 +114,8 @@ def search(
         corrections: `cost.corrections_from` an image already linked, where there is one.
         optimize: what the image's kernels will be chosen for.
         metric: "pkg.mod:callable" to select by, in place of accuracy.
-        store: where finished trials are looked for and kept.
+        store: where finished measurements and trials are looked for and kept.
+        earlier: trials of the same model and data under other budgets; those that fit compete.
         names: the candidates to consider, see `candidates`.
 
     Raises:
@@ -113,41 +129,147 @@ def search(
     table = corrections_from(evaluate(network, profile), _as_report(whole))
     problem = Problem(network, profile, budget, table)
     calibration = calibration_samples(splits, seed)
-    plan = Plan(
-        model_hash=model_hash,
-        data_hash=splits.hash,
-        target=profile.name,
-        budget=budget,
-        seed=seed,
-        effort=effort,
-        calibration_samples=len(calibration),
-        predicted=whole,
-    )
+    empty = Plan(
+        model_hash=model_hash, data_hash=splits.hash, target=profile.name, budget=budget,
+        seed=seed, effort=effort, calibration_samples=len(calibration), predicted=whole,
+    )  # fmt: skip
     if problem.fits_exactly(whole):
         progress.note("int8 alone fits: nothing is pruned or factorized.")
-        return Found(plan)
-    scorer = Scorer.of_source(trainable, splits, metric)
-    schedule = schedule_of(effort, whole.macs)
-    formats = encoded_formats(profile)
-    if set(names) <= set(UNMEASURED):
-        choices = unmeasured(groups, formats)
-    else:
-        choices = measure(trainable, network, groups, calibration, progress, formats)
-    problem, candidates = _compiled(trainable, plan, problem, choices, account, names, calibration)
-    named = [
-        (item.name, _with(plan, item, network, schedule.judge_steps))
-        for item in candidates[: schedule.candidates]
-    ]
-    if len(named) == 1:
-        return Found(named[0][1].model_copy(update={"finetune_steps": schedule.final_steps}))
-    trials = run_trials(trainable, splits, named, scorer, store or MemoryStore(), progress)
-    best = max(trials, key=lambda trial: trial.score.order)
-    progress.note(
-        f"Chosen: {best.name}, predicted {format_bytes(best.plan.predicted.flash_bytes)} of flash "
-        f"and {format_bytes(best.plan.predicted.ram_bytes)} of RAM."
-    )
-    chosen = best.plan.model_copy(update={"finetune_steps": schedule.final_steps})
-    return Found(chosen, tuple(trials))
+        return Found(plan=empty)
+    searched = _Search(
+        trainable, splits, groups, problem, account, empty, calibration,
+        Scorer.of_source(trainable, splits, metric), store or MemoryStore(), progress,
+    )  # fmt: skip
+    return searched.run(names, earlier)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One search once it is known that something must be done; `plan` is the empty one."""
+
+    trainable: Trainable
+    splits: Splits
+    groups: list[ChannelGroup]
+    problem: Problem
+    account: _Account
+    plan: Plan
+    calibration: torch.Tensor
+    scorer: Scorer
+    store: Store
+    progress: Progress
+
+    def run(self, names: Sequence[str], earlier: Sequence[Trial]) -> Found:
+        schedule = schedule_of(self.plan.effort, self.plan.predicted.macs)
+        choices = self.measured(names)
+        problem, candidates = self.compiled(choices, names, schedule.candidates)
+        network = problem.network
+        named = [
+            (item.name, _with(self.plan, item, network, schedule.judge_steps))
+            for item in candidates
+        ]
+        known = [
+            trial
+            for trial in earlier
+            if self.competes(trial) and not any(same_choice(trial.plan, p) for _, p in named)
+        ]
+        if len(named) + len(known) > 1:
+            trials = run_trials(
+                self.trainable, self.splits, named, self.scorer, self.store, self.progress
+            )
+            trials += known
+            best = max(trials, key=lambda trial: trial.score.order)
+            name, chosen = best.name, best.plan
+        else:
+            trials, (name, chosen) = [], named[0]
+        predicted = chosen.predicted
+        self.progress.note(
+            f"Chosen: {name}, predicted {format_bytes(predicted.flash_bytes)} of flash and "
+            f"{format_bytes(predicted.ram_bytes)} of RAM."
+        )
+        final = {
+            "finetune_steps": schedule.final_steps,
+            "budget": self.plan.budget,
+            "effort": self.plan.effort,
+        }
+        return Found(
+            plan=chosen.model_copy(update=final),
+            trials=tuple(trials),
+            objective=self.scorer.objective,
+            sensitivity=choices.most_sensitive(_NAMED_SENSITIVE),
+        )
+
+    def measured(self, names: Sequence[str]) -> Choices:
+        """What every change costs, from the store where this model and data were measured."""
+        formats = encoded_formats(self.problem.profile)
+        if set(names) <= set(UNMEASURED):
+            return unmeasured(self.groups, formats)
+        key = _MeasureKey(
+            model_hash=self.plan.model_hash,
+            data_hash=self.plan.data_hash,
+            seed=self.plan.seed,
+            formats=formats,
+        )
+        address = f"sensitivity-{key.content_hash()[:24]}.json"
+        saved = self.store.load(address)
+        if saved is not None:
+            self.progress.note("Sensitivities were already measured.")
+            return Choices.from_json(saved)
+        choices = measure(
+            self.trainable, self.problem.network, self.groups, self.calibration, self.progress,
+            formats,
+        )  # fmt: skip
+        self.store.save(address, choices.to_json().encode())
+        return choices
+
+    def competes(self, trial: Trial) -> bool:
+        """Whether an earlier trial is of this very task and fits as it was compiled."""
+        ours, theirs = self.plan, trial.plan
+        same = (ours.model_hash, ours.data_hash, ours.target, ours.seed, self.scorer.metric) == (
+            theirs.model_hash, theirs.data_hash, theirs.target, theirs.seed, trial.score.metric,
+        )  # fmt: skip
+        return same and self.problem.fits_exactly(theirs.predicted)
+
+    def compiled(
+        self, choices: Choices, names: Sequence[str], most: int
+    ) -> tuple[Problem, list[Candidate]]:
+        """Candidates that fit as compiled. While none does, the table learns from what came out.
+
+        Raises:
+            DoesNotFit: nothing fits; says which budget, by how much, where, and the way out.
+        """
+        problem, exact = self.problem, self.plan.predicted
+        for _ in range(_PROPOSAL_ROUNDS):
+            proposed = propose(problem, choices, names)
+            candidates = proposed or [narrowest(problem, choices)]
+            fitting: list[Candidate] = []
+            self.progress.stage("Compile candidates", min(most, len(candidates)))
+            for candidate in candidates:
+                exact = self.exact(candidate, problem.network)
+                self.progress.advance()
+                if problem.fits_exactly(exact):
+                    fitting.append(replace(candidate, predicted=exact))
+                if len(fitting) == most:
+                    break
+            if fitting:
+                return problem, fitting
+            report = _as_report(exact)
+            learned = corrections_from(candidates[-1].predicted, report, problem.corrections)
+            problem = replace(problem, corrections=learned)
+            if not proposed:
+                raise explain_infeasible(problem, choices)
+        raise _realised_too_large(exact, problem)
+
+    def exact(self, candidate: Candidate, network: Network) -> Prediction:
+        plan = _with(self.plan, candidate, network, 0)
+        student = apply_plan(self.trainable, plan, self.calibration)
+        return self.account.of(student, candidate.weights)
+
+
+class _MeasureKey(Record):
+    model_hash: str
+    data_hash: str
+    seed: int
+    formats: tuple[WeightStorage, ...]
 
 
 def realize(
@@ -217,39 +339,6 @@ class _Account:
 
 def _as_report(prediction: Prediction) -> SizeReport:
     return SizeReport(flash_sections=prediction.flash_parts, ram_parts=prediction.ram_parts)
-
-
-def _compiled(
-    trainable: Trainable,
-    plan: Plan,
-    problem: Problem,
-    choices: Choices,
-    account: _Account,
-    names: Sequence[str],
-    calibration: torch.Tensor,
-) -> tuple[Problem, list[Candidate]]:
-    """Candidates that fit as compiled. While none does, the table learns from what came out.
-
-    Raises:
-        DoesNotFit: nothing fits; says which budget, by how much, where, and the cheapest way out.
-    """
-    exact = plan.predicted
-    for _ in range(_PROPOSAL_ROUNDS):
-        proposed = propose(problem, choices, names)
-        candidates = proposed or [narrowest(problem, choices)]
-        fitting: list[Candidate] = []
-        for candidate in candidates:
-            student = apply_plan(trainable, _with(plan, candidate, problem.network, 0), calibration)
-            exact = account.of(student, candidate.weights)
-            if problem.fits_exactly(exact):
-                fitting.append(replace(candidate, predicted=exact))
-        if fitting:
-            return problem, fitting
-        learned = corrections_from(candidates[-1].predicted, _as_report(exact), problem.corrections)
-        problem = replace(problem, corrections=learned)
-        if not proposed:
-            raise explain_infeasible(problem, choices)
-    raise _realised_too_large(exact, problem)
 
 
 def _with(plan: Plan, candidate: Candidate, network: Network, finetune_steps: int) -> Plan:

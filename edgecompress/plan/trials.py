@@ -53,18 +53,20 @@ class Trial(Record):
     plan: Plan
     score: Score
 
+    def file_name(self) -> str:
+        return Trial.address(self.plan, self.score.metric)
+
     @staticmethod
     def address(plan: Plan, metric: str) -> str:
-        """Budget, prediction and effort do not change what is trained; threads do."""
+        """Budget, prediction and effort do not change what is trained."""
         chosen = plan.model_dump(mode="json", exclude={"budget", "predicted", "effort", "target"})
-        key = _Key(plan=chosen, metric=metric, threads=torch.get_num_threads())
+        key = _Key(plan=chosen, metric=metric)
         return f"trial-{key.content_hash()[:24]}.json"
 
 
 class _Key(Record):
     plan: dict
     metric: str
-    threads: int
 
 
 def run_trials(

@@ -152,9 +152,10 @@ def steps_for(cell: Cell, plan: Plan, cpu_seconds: float) -> int:
         build(cell, plan.model_copy(update={"finetune_steps": steps}))
         return time.process_time() - before
 
-    fixed, timed = spent(1), spent(1 + _TIMED_STEPS)
-    each = max(1e-4, (timed - fixed) / _TIMED_STEPS)
-    return max(_TIMED_STEPS, round((cpu_seconds - fixed) / each))
+    # both runs look at the validation split equally often
+    short, long = spent(_TIMED_STEPS), spent(2 * _TIMED_STEPS)
+    each = max(1e-4, (long - short) / _TIMED_STEPS)
+    return max(_TIMED_STEPS, _TIMED_STEPS + round((cpu_seconds - short) / each))
 
 
 def fitted(
