@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgecompress.model.load import Source
     from edgecompress.model.trainable import Trainable
 
-Method = Literal["prune", "sparsify", "quantize", "share"]
+Method = Literal["prune", "sparsify", "lowrank", "quantize", "share"]
 
 _PACKAGES = ("edgecompress", "torch", "onnx", "numpy")
 

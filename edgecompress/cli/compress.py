@@ -23,6 +23,7 @@ class Method(StrEnum):
 
     prune = "prune"
     sparsify = "sparsify"
+    lowrank = "lowrank"
     quantize = "quantize"
     share = "share"
 
@@ -45,12 +46,33 @@ class Scope(StrEnum):
     network = "global"
 
 
+class Factorization(StrEnum):
+    """Which factors a layer becomes."""
+
+    auto = "auto"
+    svd = "svd"
+    tucker2 = "tucker2"
+    spatial = "spatial"
+    cp = "cp"
+
+
 class Observer(StrEnum):
-    minmax = "minmax"
+    """How the range of an activation is chosen."""
+
     mse = "mse"
+    minmax = "minmax"
+    percentile = "percentile"
+    entropy = "entropy"
 
 
-_PRUNE, _SPARSIFY, _QUANTIZE = "Prune", "Sparsify", "Quantize and share"
+class Rounding(StrEnum):
+    """Weights to the nearest step, or as the layer's output wants it."""
+
+    nearest = "nearest"
+    adaround = "adaround"
+
+
+_PRUNE, _SPARSIFY, _LOWRANK, _QUANTIZE = "Prune", "Sparsify", "Low rank", "Quantize and share"
 
 MethodOption = Annotated[Method, typer.Option("--method", "-m", help="What to do to the model.")]
 Ratio = Annotated[
@@ -83,6 +105,31 @@ Sparsity = Annotated[
     typer.Option("--sparsity", help="Share of zeros, below 1; default 0.5. Takes --scope too.",
                  rich_help_panel=_SPARSIFY),
 ]  # fmt: skip
+Gradual = Annotated[
+    bool | None,
+    typer.Option("--gradual/--at-once", help="Zeros appear during the fine-tuning.",
+                 rich_help_panel=_SPARSIFY),
+]  # fmt: skip
+FactorizationOption = Annotated[
+    Factorization | None,
+    typer.Option("--factorization", help="Kind of factors; default auto, the smallest.",
+                 rich_help_panel=_LOWRANK),
+]  # fmt: skip
+Energy = Annotated[
+    float | None,
+    typer.Option("--energy", help="Share of each layer's outputs to keep; default 0.9.",
+                 rich_help_panel=_LOWRANK),
+]  # fmt: skip
+Rank = Annotated[
+    int | None,
+    typer.Option("--rank", min=1, help="This rank for every layer instead of an energy.",
+                 rich_help_panel=_LOWRANK),
+]  # fmt: skip
+LayerNames = Annotated[
+    str | None,
+    typer.Option("--layers", help="Only these, by name, with commas; lowrank, quantize and share.",
+                 rich_help_panel=_LOWRANK),
+]  # fmt: skip
 Bits = Annotated[
     int | None,
     typer.Option("--bits", help="8 or 4 bits a weight; default 8.", rich_help_panel=_QUANTIZE),
@@ -90,6 +137,25 @@ Bits = Annotated[
 ObserverOption = Annotated[
     Observer | None,
     typer.Option("--observer", help="Range of activations; default mse.",
+                 rich_help_panel=_QUANTIZE),
+]  # fmt: skip
+RoundingOption = Annotated[
+    Rounding | None,
+    typer.Option("--rounding", help="Of weights; default nearest.", rich_help_panel=_QUANTIZE),
+]  # fmt: skip
+Equalize = Annotated[
+    bool | None,
+    typer.Option("--equalize/--no-equalize", help="Cross-layer equalization before rounding.",
+                 rich_help_panel=_QUANTIZE),
+]  # fmt: skip
+CorrectBias = Annotated[
+    bool | None,
+    typer.Option("--correct-bias/--no-correct-bias", rich_help_panel=_QUANTIZE,
+                 help="Biases take up the mean error of rounding."),
+]  # fmt: skip
+PerChannel = Annotated[
+    bool | None,
+    typer.Option("--per-channel/--per-tensor", help="Weight scales; default per channel.",
                  rich_help_panel=_QUANTIZE),
 ]  # fmt: skip
 Values = Annotated[
@@ -113,8 +179,17 @@ def compress(
     multiple_of: MultipleOf = None,
     repair: Repair = None,
     sparsity: Sparsity = None,
+    gradual: Gradual = None,
+    factorization: FactorizationOption = None,
+    energy: Energy = None,
+    rank: Rank = None,
+    layers: LayerNames = None,
     bits: Bits = None,
     observer: ObserverOption = None,
+    rounding: RoundingOption = None,
+    equalize: Equalize = None,
+    correct_bias: CorrectBias = None,
+    per_channel: PerChannel = None,
     values: Values = None,
     finetune_steps: FinetuneSteps = 0,
     seed: opt.Seed = None,
@@ -129,8 +204,11 @@ def compress(
                     output=output)  # fmt: skip
     given = {
         "ratio": ratio, "criterion": criterion, "scope": scope, "multiple_of": multiple_of,
-        "repair": repair, "sparsity": sparsity, "bits": bits, "observer": observer,
-        "values": values,
+        "repair": repair, "sparsity": sparsity, "gradual": gradual,
+        "factorization": factorization, "energy": energy, "rank": rank,
+        "layers": None if layers is None else tuple(layers.split(",")),
+        "bits": bits, "observer": observer, "rounding": rounding, "equalize": equalize,
+        "correct_bias": correct_bias, "per_channel": per_channel, "values": values,
     }  # fmt: skip
     _refuse_file(chosen.output)
     with working(debug=debug) as progress:

@@ -5,7 +5,7 @@ for the whole network.
 
     prune      structured pruning: fewer channels             prune, criteria, widths, repair
     sparsify   unstructured magnitude pruning: zeros           sparsify
-    lowrank    factorization: two or more thinner layers       lowrank
+    lowrank    factorization: two to four thinner layers       lowrank
     quantize   int8 or int4 weights, int8 activations          quantize
     share      at most 16 or 4 different weights a layer       share, quantize
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -25,9 +25,12 @@ from edgecompress.compress.batchnorm import reestimate
 from edgecompress.compress.criteria import NEED_DATA, Criterion, channel_scores
 from edgecompress.compress.finetune import distill
 from edgecompress.compress.groups import find_groups, map_channels
+from edgecompress.compress.lowrank import choose_ranks, factored_weights, factorize
 from edgecompress.compress.prune import prune
 from edgecompress.compress.quantize import quantize
+from edgecompress.compress.quantize.options import QuantizeOptions as PostTraining
 from edgecompress.compress.sparsify import (
+    Gradual,
     global_sparsity,
     layer_sparsity,
     sparse_layers,
@@ -42,6 +45,8 @@ from edgecompress.progress import SILENT, Progress
 from edgecompress.records import Record, WeightStorage
 
 CALIBRATION_SAMPLES = 256
+_GRADUAL_SHARE = 0.7
+"""Of the fine-tuning, in which zeros appear; the rest recovers."""
 
 
 class PruneOptions(Record):
@@ -62,29 +67,58 @@ class PruneOptions(Record):
 
 
 class SparsifyOptions(Record):
-    """Unstructured pruning: `sparsity` is the share of zeros, of each layer or over all."""
+    """Unstructured pruning.
+
+    Attributes:
+        sparsity: share of zeros, of every layer or over all (`scope`).
+        gradual: zeros appear during fine-tuning, by Zhu and Gupta's cubic over its first 70 %.
+    """
 
     sparsity: float = 0.5
     scope: Literal["layer", "global"] = "layer"
+    gradual: bool = False
 
 
-class QuantizeOptions(Record):
-    """Post-training quantization: int8 everywhere, or int4 weights."""
+class LowRankOptions(Record):
+    """Low-rank factorization.
+
+    Attributes:
+        factorization: "auto" takes what leaves the fewest weights (cp only when named).
+        energy: share of each layer's outputs (its weights, without data) that the ranks keep.
+        rank: for all ranks instead of `energy`; no more than a layer's full rank.
+        layers: only these; all that get smaller where empty.
+    """
+
+    factorization: Literal["auto", "svd", "tucker2", "cp", "spatial"] = "auto"
+    energy: float = 0.9
+    rank: int | None = None
+    layers: tuple[str, ...] = ()
+
+
+class QuantizeOptions(PostTraining):
+    """Post-training quantization, with the settings of `quantize.options`.
+
+    Attributes:
+        bits: of the weights.
+        layers: only these layers' weights take 4 bits; all where empty.
+    """
 
     bits: Literal[8, 4] = 8
-    observer: Literal["minmax", "mse"] = "mse"
+    layers: tuple[str, ...] = ()
 
 
 class ShareOptions(Record):
     """Weight sharing: how many different values a layer's weights may take."""
 
     values: Literal[16, 4] = 16
+    layers: tuple[str, ...] = ()
 
 
-MethodOptions = PruneOptions | SparsifyOptions | QuantizeOptions | ShareOptions
+MethodOptions = PruneOptions | SparsifyOptions | LowRankOptions | QuantizeOptions | ShareOptions
 OPTIONS: dict[str, type[MethodOptions]] = {
     "prune": PruneOptions,
     "sparsify": SparsifyOptions,
+    "lowrank": LowRankOptions,
     "quantize": QuantizeOptions,
     "share": ShareOptions,
 }
@@ -131,7 +165,7 @@ class _Task:
             raise BadInput(f"{why} needs data.", next_step="Give --data.")
         return self.calibration
 
-    def finetuned(self, student: Trainable) -> Trainable:
+    def finetuned(self, student: Trainable, hook: Gradual | None = None) -> Trainable:
         """`student` after the training asked for, with the original as its teacher."""
         if not self.finetune_steps:
             return student
@@ -143,6 +177,8 @@ class _Task:
             self.splits,
             steps=self.finetune_steps,
             seed=self.seed,
+            after_step=hook,
+            keep_from=0 if hook is None else hook.end,
             progress=self.progress,
         )
 
@@ -179,10 +215,14 @@ def compress(
         return _prune(task, options)
     if isinstance(options, SparsifyOptions):
         return _sparsify(task, options)
+    if isinstance(options, LowRankOptions):
+        return _factorize(task, options)
     if isinstance(options, QuantizeOptions):
         storage = WeightStorage(format="int4") if options.bits == 4 else None
-        return _quantize(task, storage, name, options.observer)
-    return _quantize(task, WeightStorage(format=f"shared{options.values}"), name, "mse")
+        settings = PostTraining(**options.model_dump(exclude={"bits", "layers"}))
+        return _quantize(task, storage, options.layers, name, settings)
+    storage = WeightStorage(format="shared16" if options.values == 16 else "shared4")
+    return _quantize(task, storage, options.layers, name, PostTraining())
 
 
 def _calibration(
@@ -259,9 +299,16 @@ def _sparsify(task: _Task, options: SparsifyOptions) -> Compressed:
     choose: Callable[[Trainable, float], dict[str, float]]
     choose = layer_sparsity if options.scope == "layer" else global_sparsity
     sparsity = choose(before, options.sparsity)
-    after = _renormalized(task, sparsify(before, sparsity))
-    if task.finetune_steps:
-        after = sparsify(task.finetuned(after), sparsity)
+    after, steps = before, task.finetune_steps
+    if options.gradual and not steps:
+        raise BadInput("Gradual pruning happens during training.",
+                       next_step="Give --finetune-steps as well.")  # fmt: skip
+    if not options.gradual:
+        after = _renormalized(task, sparsify(before, sparsity))
+    if steps:
+        end = max(1, round(_GRADUAL_SHARE * steps)) if options.gradual else 0
+        hook = Gradual(sparsity, begin=0, end=end, every=max(1, end // 20), kept=zero_masks(after))
+        after = task.finetuned(after, hook)
     kept = zero_masks(after)
     changes = tuple(
         Change(layer, f"{mask.numel()} weights", f"{int(mask.sum())} not zero")
@@ -270,15 +317,55 @@ def _sparsify(task: _Task, options: SparsifyOptions) -> Compressed:
     return Compressed(after, None, changes)
 
 
-def _quantize(task: _Task, storage: WeightStorage | None, name: str, observer: Any) -> Compressed:
+def _factorize(task: _Task, options: LowRankOptions) -> Compressed:
+    before = task.trainable
+    method = None if options.factorization == "auto" else options.factorization
+    chosen = choose_ranks(
+        before,
+        options.energy,
+        method=method,
+        rank=options.rank,
+        calibration=task.calibration,
+        layers=options.layers or None,
+    )
+    if not chosen:
+        kept = f"an energy of {options.energy:g}" if options.rank is None else f"{options.rank}"
+        raise BadInput(
+            f"No layer gets smaller by {options.factorization} factorization at "
+            f"{'rank ' if options.rank else ''}{kept}.",
+            next_step="Give a smaller --energy or --rank.",
+        )
+    after = _renormalized(task, factorize(before, chosen, task.calibration))
+    changes = []
+    for layer, choice in chosen.items():
+        module = before.graph.get_submodule(layer)
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        ranks = " x ".join(map(str, choice.ranks))
+        left = factored_weights(module, choice)
+        words = f"{left} ({choice.method}, rank {ranks})"
+        changes.append(Change(layer, f"{module.weight.numel()} weights", words))
+    return Compressed(task.finetuned(after), None, tuple(changes))
+
+
+def _quantize(
+    task: _Task,
+    storage: WeightStorage | None,
+    named: tuple[str, ...],
+    name: str,
+    settings: PostTraining,
+) -> Compressed:
     calibration = task.needed("Quantization").numpy()
     tuned = task.finetuned(task.trainable)
     layers = sparse_layers(tuned.graph)
-    weights = dict.fromkeys(layers, storage) if storage is not None else {}
-    made = quantize(tuned, calibration, name=name, weights=weights, observer=observer)
-    shown = "int8" if storage is None else storage.format
+    weights = dict.fromkeys(named or layers, storage) if storage is not None else {}
+    made = quantize(tuned, calibration, name=name, weights=weights, options=settings)
     changes = tuple(
-        Change(layer, f"{_weights(tuned, layer)} float weights", shown) for layer in layers
+        Change(
+            layer,
+            f"{_weights(tuned, layer)} float weights",
+            storage.format if storage is not None and layer in weights else "int8",
+        )
+        for layer in layers
     )
     return Compressed(tuned, made, changes)
 

@@ -65,6 +65,7 @@ def choose_ranks(
     energy: float,
     *,
     method: LowRankMethod | None = None,
+    rank: int | None = None,
     calibration: torch.Tensor | None = None,
     layers: Iterable[str] | None = None,
 ) -> dict[str, LowRank]:
@@ -74,12 +75,15 @@ def choose_ranks(
 
     Args:
         method: only this one; None compares all but cp, whose search is slow.
+        rank: every rank is this, or a layer's full rank where that is less, whatever the energy.
         calibration: [N, ...] float32 inputs, to keep energy of the outputs.
         layers: only these; default every layer that takes a factorization.
 
     Raises:
-        BadInput: energy out of range, or an unknown layer.
+        BadInput: energy or rank out of range, or an unknown layer.
     """
+    if rank is not None and rank < 1:
+        raise BadInput(f"A rank of {rank} is out of range; give at least 1.")
     found = _candidates(trainable, layers)
     moments: dict[str, Moments] = {}
     if calibration is not None and found:
@@ -91,7 +95,9 @@ def choose_ranks(
         possible = methods_of(layer)
         wanted = [one for one in possible if one == method or (method is None and one != "cp")]
         choices = [
-            LowRank(method=one, ranks=rank_for_energy(layer, one, energy, moments.get(name)))
+            LowRank(method=one, ranks=tuple(min(rank, limit) for limit in possible[one]))
+            if rank is not None
+            else LowRank(method=one, ranks=rank_for_energy(layer, one, energy, moments.get(name)))
             for one in wanted
         ]
         best = min(choices, key=lambda one: factored_weights(layer, one), default=None)
