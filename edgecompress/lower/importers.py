@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
 
 from edgecompress.errors import UnreadableModel, UnsupportedOperators
 from edgecompress.lower import onnx_recurrent
+from edgecompress.lower.node_names import named
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,23 @@ def _readable_converters() -> Iterator[None]:
     def _converters() -> dict[str, Any]:
         return {**original(), "Clip": _Clip, "Pad": _Pad, **onnx_recurrent.CONVERTERS}
 
+    importer = onnx_frontend.ONNXGraphImporter
+    convert = importer._convert_operator
+
+    def _convert_named(
+        self: Any, op_name: str, inputs: Any, attributes: Any, opset: int
+    ) -> relax.Expr:
+        converted = convert(self, op_name, inputs, attributes, opset)
+        renamed = named(converted, attributes["tvm_custom"]["name"])
+        return converted if renamed is converted else self.bb.normalize(renamed)
+
     onnx_frontend._get_convert_map = _converters
+    importer._convert_operator = _convert_named
     try:
         yield
     finally:
         onnx_frontend._get_convert_map = original
+        importer._convert_operator = convert
 
 
 def import_onnx(model: onnx.ModelProto) -> Imported:
@@ -121,6 +134,24 @@ class _Converter(OperatorConverter):
     """TVM's, which refuses the padding of an int8 tensor and knows no form for it."""
 
     _SUPPORTED_QUANTIZED_OPS = OperatorConverter._SUPPORTED_QUANTIZED_OPS | {"PAD", "PADV2"}
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.convert_map = {code: self._naming(made) for code, made in self.convert_map.items()}
+
+    def _naming(self, convert: Callable[..., Any]) -> Callable[..., Any]:
+        """The same converter, its result named after the operator's output tensor."""
+
+        def converted(op: Any) -> Any:
+            result = convert(op=op)
+            outputs = self.get_output_tensors(op)
+            if result is None or len(outputs) != 1:
+                return result
+            name = outputs[0].tensor.Name() or b""
+            renamed = named(self.bb.normalize(result), name.decode("utf-8", "replace"))
+            return self.bb.normalize(renamed)
+
+        return converted
 
     def convert_pad(self, op: Any) -> relax.Expr:
         """quantize(nn.pad(dequantize(x))); PAD fills with real zero, PADV2 says with what."""

@@ -2,7 +2,8 @@
 
 After this pass
     squeeze, expand_dims and flatten are `reshape`
-    a reshape of dequantize(x) is dequantize(reshape(x)): reshapes move bytes, never reals
+    a reshape of dequantize(x) is dequantize(reshape(x)): reshapes move bytes, never reals; but for
+    those that split attention heads
     quantize(dequantize(x)) with equal parameters is x
 """
 
@@ -74,11 +75,23 @@ def _reshape(
     if before is not None:
         return builder.emit(relax.op.reshape(_substitute(before.args[0], renamed), shape))
     inner = graph.call(bound.args[0], "dequantize")
-    if inner is not None and graph.activation(bound.args[0]) is not None:
+    movable = inner is not None and not _splits_heads(graph, variable)
+    if movable and graph.activation(bound.args[0]) is not None:
         moved = builder.emit(relax.op.reshape(renamed[graph.root(inner.args[0])], shape))
         arguments = [_substitute(argument, renamed) for argument in inner.args[1:]]
         return builder.emit(relax.Call(inner.op, [moved, *arguments], inner.attrs))
     return builder.emit(relax.op.reshape(_substitute(bound.args[0], renamed), shape))
+
+
+def _splits_heads(graph: Graph, variable: relax.Var) -> bool:
+    """Whether a reshape to four dimensions only serves a product over heads (kernels/attention.py).
+
+    What it makes is not an image: it stays a real-valued view inside that product.
+    """
+    readers = {graph.op(user) for user in graph.users[variable]}
+    return (
+        len(graph.shape(variable)) == 4 and bool(readers) and readers <= {"permute_dims", "matmul"}
+    )
 
 
 def _undone(graph: Graph, variable: relax.Var) -> relax.Var | None:
@@ -106,7 +119,9 @@ def _substitute(expression: relax.Expr, renamed: dict[relax.Var, relax.Expr]) ->
         return relax.TupleGetItem(_substitute(expression.tuple_value, renamed), expression.index)
     if isinstance(expression, relax.Call):
         arguments = [_substitute(argument, renamed) for argument in expression.args]
-        return relax.Call(expression.op, arguments, expression.attrs, expression.ty_args)
+        return relax.Call(
+            expression.op, arguments, expression.attrs, expression.ty_args, span=expression.span
+        )
     return expression
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tvm import relax
 
+from edgecompress.lower.node_names import node_name
 from edgecompress.lower.passes.graph import Graph
 from edgecompress.lower.passes.rebuild import Rebuild
 
@@ -17,7 +18,7 @@ _BORDER = ("quantize", "dequantize")
 def island_operators(graph: Graph, value: relax.Expr) -> list[tuple[str, str]]:
     """(operator, node) of the float operators between a value and the int8 values before it."""
     found = [
-        (graph.op(member) or "call", describe(graph, member))
+        (graph.op(member) or "call", describe(graph, member, value))
         for member in _members(graph, value, stop=set())
         if graph.op(member) not in _BORDER and graph.constant(member) is None
         and graph.quantized_constant(member) is None
@@ -25,9 +26,14 @@ def island_operators(graph: Graph, value: relax.Expr) -> list[tuple[str, str]]:
     return found or [(graph.op(value) or "input", describe(graph, value))]
 
 
-def describe(graph: Graph, value: relax.Expr) -> str:
-    """Importers drop node names: the value's own name and shape are what is left."""
-    name = getattr(value, "name_hint", None) or getattr(value, "name", "value")
+def describe(graph: Graph, value: relax.Expr, end: relax.Expr | None = None) -> str:
+    """The source node's name and the value's shape.
+
+    Args:
+        end: the value the island ends in, whose name does where the node has none of its own.
+    """
+    own, last = (node_name(graph.bindings.get(item)) for item in (value, end))
+    name = own or last or getattr(value, "name_hint", None) or getattr(value, "name", "value")
     if not isinstance(value.ty, relax.TensorType):
         return name
     return f"{name} {list(graph.shape(value))}"

@@ -77,7 +77,7 @@ def integerize(
         rebuild.builder.emit_func_output(result)
     if refused and not allow_float:
         raise UnsupportedOperators(
-            refused, next_step="Allow float layers, or change these operators."
+            refused, next_step="Use --allow-float to keep them in float, or change these operators."
         )
     module = rebuild.builder.get()
     return Integerized(module, rebuild.kernels, inputs, outputs)
