@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chain import chain
 from conv_cases import added, check, convolution, windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_specialize import _program
 
 from edgecompress.device.harness import open_device
 from edgecompress.link.image import build_image
@@ -49,7 +49,7 @@ def test_other_widths_and_groups_are_refused(outputs: int, groups: int) -> None:
 def test_it_runs_exactly_and_faster_on_the_board(tmp_path: Path) -> None:
     profile = load_target("rv32imc")
     window = Window((1, 6, 6, 16), (3, 3), (1, 1), (1, 1, 1, 1))
-    program = _program([convolution(window, 16), convolution(window, 16, seed=1)])
+    program = chain([convolution(window, 16), convolution(window, 16, seed=1)])
     x = np.random.default_rng(2).integers(-128, 128, (2, 1, 6, 6, 16)).astype(np.int8)
     instructions = []
     for name, made in (("tir", program), ("wide", specialize(program, profile))):
