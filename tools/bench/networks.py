@@ -4,9 +4,10 @@
     python tools/bench/mcu.py OUT_DIR/*.onnx
 
 MobileNetV1 and V2, a ResNet of odd widths, a wide DS-CNN, an MCUNet-like network with 3x3, 5x5 and
-7x7 depthwise kernels, and one with grouped, dilated and k x 1 convolutions, poolings and joined
-branches. Weights are random and batch norms hold the statistics of random inputs, so that every
-layer uses its int8 range; what a network costs does not depend on what it has learnt.
+7x7 depthwise kernels, a ResNeXt of groups of two to four channels, and one with grouped, dilated
+and k x 1 convolutions, poolings and joined branches. Weights are random and batch norms hold the
+statistics of random inputs, so that every layer uses its int8 range; what a network costs does not
+depend on what it has learnt.
 """
 
 from __future__ import annotations
@@ -184,6 +185,25 @@ def mcunet(
     return _finished(nn.Sequential(*layers, *classifier(channels, 10)), (1, 3, side, side))
 
 
+def resnext(
+    side: int = 48, widths: tuple[int, ...] = (16, 32, 48), inputs: tuple[int, ...] = (2, 4, 3)
+) -> nn.Module:
+    """Bottlenecks with a 3x3 in groups of few channels; widths double by two filters a channel."""
+    layers: list[nn.Module] = [convolution(3, widths[0], 3, 2)]
+    for position, (width, few) in enumerate(zip(widths, inputs, strict=True)):
+        if position:
+            before = widths[position - 1]
+            layers.append(convolution(before, 2 * before, 3, 2, groups=before))
+            layers.append(convolution(2 * before, width))
+        branch = nn.Sequential(
+            convolution(width, width),
+            convolution(width, width, 3, groups=width // few),
+            convolution(width, width, after=nn.Identity),
+        )
+        layers.append(Residual(branch, after=nn.ReLU))
+    return _finished(nn.Sequential(*layers, *classifier(widths[-1], 10)), (1, 3, side, side))
+
+
 def mixed(side: int = 32, width: int = 24) -> nn.Module:
     """Every other form: grouped, dilated, k x 1 and joined convolutions, both poolings, denses."""
     layers = [
@@ -215,6 +235,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet_odd": resnet_odd,
     "ds_cnn": ds_cnn,
     "mcunet": mcunet,
+    "resnext": resnext,
     "mixed": mixed,
 }
 

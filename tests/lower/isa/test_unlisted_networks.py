@@ -49,6 +49,7 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
     "resnet_odd": lambda: networks().resnet_odd(16, (13, 27), 0),
     "ds_cnn": lambda: networks().ds_cnn(25, 9, 44, 2),
     "mcunet": lambda: networks().mcunet(24, ((1, 8, 3, 1), (4, 12, 7, 2), (3, 12, 5, 1))),
+    "resnext": lambda: networks().resnext(24, (8, 16, 24)),
     "mixed": lambda: networks().mixed(16, 12),
 }
 
