@@ -22,7 +22,9 @@ from edgecompress.compress.layers import kind_of
 from edgecompress.errors import BadInput
 from edgecompress.model.trainable import Trainable
 
-_TAPPED = frozenset({"relu", "relu6", "add", "cat", "maxpool", "avgpool"})
+_TAPPED = frozenset(
+    {"relu", "relu6", "add", "cat", "maxpool", "avgpool", "gelu", "layernorm", "recurrent"}
+)
 
 Names = tuple[str, ...]
 
@@ -75,16 +77,20 @@ def tapped(graph: fx.GraphModule, names: Names) -> fx.GraphModule:
 
 
 def _last_of_each_size(trainable: Trainable) -> dict[tuple[int, ...], tuple[str, int]]:
-    """Map size -> (last node of it, channels), in execution order of the last."""
+    """Map size -> (last node of it, channels), in execution order of the last.
+
+    [N, C, H, W] has size (H, W), [N, time, C] has size (time,) and [N, C] has ().
+    """
     found: dict[tuple[int, ...], tuple[str, int]] = {}
 
     class Shapes(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if n.op.startswith("call") and kind_of(n) in _TAPPED:
-                size = tuple(value.shape[2:])
+                is_map = value.dim() == 4
+                size = tuple(value.shape[2:] if is_map else value.shape[1:-1])
                 found.pop(size, None)
-                found[size] = (n.name, value.shape[1])
+                found[size] = (n.name, value.shape[1 if is_map else -1])
             return value
 
     with torch.no_grad():

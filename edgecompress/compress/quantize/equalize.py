@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
+from edgecompress.compress.layers import kind_of, layer_name, module_of
 from edgecompress.model.trainable import Trainable
 
 _PASSES = 40
@@ -62,13 +62,17 @@ def _pairs(graph: torch.fx.GraphModule) -> list[Pair]:
 
 
 def _next_layer(node: torch.fx.Node) -> torch.fx.Node | None:
-    """The weighted layer behind a chain of single-user transparent nodes."""
+    """The weighted layer behind a chain of single-user transparent nodes.
+
+    A flatten lays a convolution's channels out in runs; what it makes of a sequence is not taken.
+    """
+    is_map = kind_of(node) == "conv"
     while len(node.users) == 1:
         node = next(iter(node.users))
         kind = kind_of(node)
         if kind in ("conv", "linear"):
             return node
-        transparent = kind in _TRANSPARENT or (kind == "flatten" and len(input_nodes(node)) == 1)
+        transparent = kind in _TRANSPARENT or (kind == "flatten" and is_map)
         if not transparent or (kind == "pad" and float(module_of(node).value) != 0):  # type: ignore
             return None
     return None

@@ -112,7 +112,8 @@ class _Walk:
             with torch.enable_grad():
                 layer.weight = nn.Parameter(adaround(weight.detach(), grid, known))
         if self._options.correct_bias:
-            error = (layer(rounded_x) - exact).transpose(0, 1).flatten(1).mean(1)
+            channel = 1 if isinstance(layer, nn.Conv2d) else exact.dim() - 1
+            error = (layer(rounded_x) - exact).transpose(0, channel).flatten(1).mean(1)
             bias = torch.zeros(len(error)) if layer.bias is None else layer.bias
             source = input_of(node, self._sharing)
             step = self._made.activations[source.name].scale * grid.scale.astype(np.float64)
