@@ -69,8 +69,7 @@ def emit_sequence_layer(
         _offset(to, node, sources[0], name)
     elif kind == "select":
         step = int(node.args[2]) % shapes[input_nodes(node)[0]][1]  # type: ignore[call-overload]
-        index = to.constant(f"{name}.step", np.array(step, np.int64))
-        to.emit("Gather", [sources[0], index], name, name, axis=1)
+        _select(to, step, sources[0], name)
     elif kind == "mean":
         to.emit("ReduceMean", sources, name, name, axes=[1], keepdims=0)
     elif kind == "permute":
@@ -185,6 +184,16 @@ def _offset(to: Emitter, node: torch.fx.Node, source: str, name: str) -> None:
     scale = np.array(max(float(np.abs(value).max()) / 127, 1e-8), np.float32)
     stored = np.clip(np.rint(value / scale), -127, 127).astype(np.int8)
     to.emit("Add", [source, _dequantized(to, f"{name}.value", stored, scale, None)], name, name)
+
+
+def _select(to: Emitter, step: int, source: str, name: str) -> None:
+    bounds = [
+        to.constant(f"{name}.{what}", np.array([value], np.int64))
+        for what, value in (("start", step), ("end", step + 1), ("axis", 1))
+    ]
+    taken = f"{name}.taken"
+    to.emit("Slice", [source, *bounds], taken, taken)
+    to.emit("Squeeze", [taken, bounds[2]], name, name)
 
 
 def _heads(to: Emitter, source: str, name: str, heads: int, perm: list[int]) -> str:

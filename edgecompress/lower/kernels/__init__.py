@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from edgecompress.lower.kernels import (
     add,
+    attention,
     average_pool2d,
     concat,
     conv2d,
     dense,
     depthwise_conv2d,
+    layer_norm,
     lookup,
     matmul,
     max_pool2d,
@@ -16,6 +18,7 @@ from edgecompress.lower.kernels import (
     multiply,
     pad,
     recurrence,
+    select,
     softmax,
     transpose,
 )
@@ -34,6 +37,9 @@ MATCHERS: list[Matcher] = [
     mean.match,
     softmax.match,
     recurrence.match,
+    attention.match,
+    layer_norm.match,
+    select.match,
     pad.match,
     concat.match,
     transpose.match,

@@ -38,7 +38,8 @@ def build_function(
     """
     whole = getattr(kernel, "function", None)
     if whole is not None:
-        return whole(name)
+        function = whole(name)
+        return function.without_attr("tirx.noalias") if kernel_overlaps(kernel) else function
     placeholders = [
         te.placeholder(shape, dtype, name=f"argument_{index}")
         for index, (shape, dtype) in enumerate(arguments)

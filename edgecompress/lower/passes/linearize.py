@@ -11,6 +11,7 @@ import tvm
 from tvm import relax, tirx
 
 from edgecompress.errors import BuildFailed
+from edgecompress.lower.kernels.primfunc import build_function
 from edgecompress.lower.memory.overlap import kernel_overlaps
 from edgecompress.lower.program import Argument, Buffer, Kernel, Program, Step
 from edgecompress.records import TensorSpec
@@ -87,8 +88,8 @@ def linearize(
     for global_var, tir in module.functions.items():
         symbol = _symbol(global_var.name_hint, kernels)
         if isinstance(tir, tirx.PrimFunc) and symbol in called:
-            whole = getattr(kernels.get(symbol), "function", None)
-            tir = tir if whole is None else whole(symbol)
+            if getattr(kernels.get(symbol), "scratch", ()):
+                tir = build_function(kernels[symbol], [], symbol)
             functions[symbol] = tir.with_attr("global_symbol", symbol)
     return Program(
         name=name,
