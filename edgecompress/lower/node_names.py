@@ -10,10 +10,11 @@ from tvm import ir, relax
 
 
 def named(expression: relax.Expr, name: str) -> relax.Expr:
-    """The same call under a node's name; calls of several results and other things as they are."""
+    """The same call under a node's name; other expressions and empty names as they are.
+
+    Its type is for the caller's builder to find again (`normalize`).
+    """
     if not name or not isinstance(expression, relax.Call) or expression.span is not None:
-        return expression
-    if isinstance(expression.ty, relax.TupleType):  # importers count its fields
         return expression
     span = ir.Span(ir.SourceName(name), 0, 0, 0, 0)
     return relax.Call(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgecompress.errors import BadInput
 from edgecompress.records import Budget, Record
@@ -18,6 +19,12 @@ def _bytes(value: Any) -> int:
         return parse_bytes(value)
     except BadInput as error:
         raise ValueError(str(error).rstrip(".")) from None
+
+
+def _linker_name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None:
+        raise ValueError("the linker takes letters, digits and _ in a region's name")
+    return name
 
 
 Bytes = Annotated[int, BeforeValidator(_bytes)]
@@ -33,7 +40,7 @@ class Region(Record):
     caches off; `wait_source` says where that comes from. They only decide what is placed where.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    name: Annotated[str, AfterValidator(_linker_name)]
     kind: Literal["flash", "ram"]
     origin: int = Field(ge=0)
     size: Bytes = Field(gt=0)

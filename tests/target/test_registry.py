@@ -110,6 +110,10 @@ def test_a_users_own_toml_loads_by_path(tmp_path: Path) -> None:
         (('"512K"', '"much"'), "'regions.0.size': 'much' is not a size"),
         (('"512K"', "1.5"), "'regions.0.size': '1.5' is not a size"),
         (('"512K"', "0"), "'regions.0.size'"),
+        (('"512K"', '"512K"\nwait_cycles = 4'), "wait_cycles is given but wait_source is empty"),
+        (('"512K"', '"512K"\nwait_cycles = -1'), "'regions.0.wait_cycles'"),
+        (('"SRAM"', '"FLASH"'), "two regions are named FLASH"),
+        (('"SRAM"', '"AXI SRAM"'), "the linker takes letters, digits and _"),
         (('kind = "ram"', 'kind = "flash"'), "'mcu' but .*has no ram region"),
         (
             ("0x20000000", "0x08040000"),
@@ -177,3 +181,17 @@ def test_circular_inheritance_draws_the_circle(tmp_path: Path) -> None:
     (tmp_path / "self.toml").write_text('inherits = "self"\n')
     with pytest.raises(InvalidTarget, match="in a circle: self -> self"):
         load_target(str(tmp_path / "self.toml"))
+
+
+def test_stack_and_variables_go_where_no_access_waits() -> None:
+    profile = load_target("cortex-m7-tcm")
+    assert profile.fastest_ram.name == "DTCM"
+    assert [region.name for region in profile.regions] == ["FLASH", "DTCM", "AXI", "QSPI"]
+    document = profile.model_dump()
+    document["stack_reserve"] = 200 * 1024
+    with pytest.raises(ValueError, match="but DTCM, the fastest ram region"):
+        DeviceProfile.model_validate(document)
+
+
+def test_equal_memories_keep_their_order(tmp_path: Path) -> None:
+    assert load_target(board(tmp_path)).fastest_ram.name == "SRAM"

@@ -193,8 +193,9 @@ def _cannot_place(program: Program, buffers: Sequence[Buffer], rooms: Sequence[R
     largest = max(buffers, key=lambda item: item.size_bytes)
     room = max(item.size_bytes for item in rooms)
     if largest.size_bytes > room:
-        step = largest.first_step
-        live = live_bytes(lifetimes, allowed)[step]
+        step = max(0, largest.first_step)
+        by_step = live_bytes(lifetimes, allowed)
+        live = by_step[max(known for known in by_step if known <= step)]
     there = sorted(
         (item for item in buffers if item.first_step <= step <= item.last_step),
         key=lambda item: -item.size_bytes,

@@ -22,6 +22,7 @@ def island_operators(graph: Graph, value: relax.Expr) -> list[tuple[str, str]]:
         for member in _members(graph, value, stop=set())
         if graph.op(member) not in _BORDER and graph.constant(member) is None
         and graph.quantized_constant(member) is None
+        and not isinstance(graph.bindings[member], relax.TupleGetItem)
     ]  # fmt: skip
     return found or [(graph.op(value) or "input", describe(graph, value))]
 
