@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from small_networks import NETWORKS, Branches, Mobile, Residual, seeded, trainable
 from torch import nn
 
-from edgecompress.compress.quantize import evaluate_deployable, quantize
+from edgecompress.compress.quantize import QuantizeOptions, evaluate_deployable, quantize
 from edgecompress.errors import BadData, UnsupportedOperators
 from edgecompress.model.data import Dataset
 from edgecompress.model.reference import run_onnx
@@ -133,7 +133,8 @@ def test_zero_padding_becomes_the_convolutions_own() -> None:
 @pytest.mark.parametrize("build", NETWORKS)
 def test_outputs_are_close_to_the_float_model(build: type[nn.Module], observer: str) -> None:
     before = seeded(build)
-    deployable = quantize(before, X, name="small", observer=observer)  # type: ignore[arg-type]
+    options = QuantizeOptions(observer=observer)  # type: ignore[arg-type]
+    deployable = quantize(before, X, name="small", options=options)
     outputs = run_onnx(deployable, X)
     expected = before.graph(torch.from_numpy(X)).detach().numpy()
     error = np.sqrt(np.mean((outputs - expected) ** 2))
@@ -187,10 +188,10 @@ def test_clipping_pays_where_one_value_is_far_out() -> None:
     spiked[0] *= 20
     expected = before.graph(torch.from_numpy(X)).detach().numpy()
     errors = {
-        observer: np.mean(
-            (run_onnx(quantize(before, spiked, name="s", observer=observer), X) - expected) ** 2
+        options.observer: np.mean(
+            (run_onnx(quantize(before, spiked, name="s", options=options), X) - expected) ** 2
         )
-        for observer in ("mse", "minmax")
+        for options in (QuantizeOptions(observer="mse"), QuantizeOptions(observer="minmax"))
     }
     assert errors["mse"] <= errors["minmax"]
 
@@ -233,16 +234,16 @@ def test_unusable_calibration_is_refused(calibration: np.ndarray, words: str) ->
         quantize(seeded(Residual), calibration, name="small")
 
 
-class Sigmoid(nn.Module):
+class Unknown(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 2, 3)
-        self.gate = nn.Sigmoid()
+        self.gate = nn.Hardshrink()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.gate(self.conv(x))
 
 
 def test_an_unknown_layer_is_named() -> None:
-    with pytest.raises(UnsupportedOperators, match="Sigmoid 'gate'"):
-        quantize(trainable(Sigmoid()), X, name="small")
+    with pytest.raises(UnsupportedOperators, match="Hardshrink 'gate'"):
+        quantize(trainable(Unknown()), X, name="small")

@@ -23,7 +23,7 @@ from torch import nn
 
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
 from edgecompress.compress.quantize.operators import attributes_of
-from edgecompress.compress.quantize.options import Observer, QuantizeOptions
+from edgecompress.compress.quantize.options import QuantizeOptions
 from edgecompress.compress.quantize.prepare import prepare
 from edgecompress.compress.quantize.prepared import (
     Layer,
@@ -54,7 +54,6 @@ def quantize(
     name: str,
     weights: Mapping[str, WeightStorage] | None = None,
     options: QuantizeOptions | None = None,
-    observer: Observer = "mse",
 ) -> onnx.ModelProto:
     """The int8 model by the TensorFlow Lite rules, as ONNX QDQ (opset 17, batch 1, NCHW).
 
@@ -67,17 +66,16 @@ def quantize(
         name: the ONNX graph's name.
         weights: layer (or a layer that was factorized) -> storage: int4 values lie in [-7, 7],
             shared16 and shared4 take at most 16 and 4 values, sparse keeps its zeros.
-        observer: how activation ranges are chosen, see `observe`.
+        options: how scales and roundings are chosen; see there for what the defaults are.
 
     A model that comes from quantization-aware training is written as it was trained; neither
-    calibration nor observer change it.
+    calibration nor options change it.
 
     Raises:
         BadData: calibration is empty, not finite, or not of the model's input shape.
         BadInput: `weights` names no layer, or not what the model was trained for.
         UnsupportedOperators: a node no rule covers.
     """
-    options = options or QuantizeOptions(observer=observer)
     prepared = prepare(trainable, calibration, weights or {}, options)
     writer = _Writer(prepared)
     for node in prepared.graph.graph.nodes:

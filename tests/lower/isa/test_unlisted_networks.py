@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from torch import fx, nn, zeros
 
-from edgecompress.compress.quantize import quantize
+from edgecompress.compress.quantize import QuantizeOptions, quantize
 from edgecompress.deploy import Deployed, DeployOptions, deploy
 from edgecompress.lower.program import Step
 from edgecompress.model.trainable import Trainable
@@ -49,7 +49,7 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
     "resnet_odd": lambda: networks().resnet_odd(16, (13, 27), 0),
     "ds_cnn": lambda: networks().ds_cnn(25, 9, 44, 2),
     "mcunet": lambda: networks().mcunet(24, ((1, 8, 3, 1), (4, 12, 7, 2), (3, 12, 5, 1))),
-    "resnext": lambda: networks().resnext(24, (8, 16, 24)),
+    "resnext": lambda: networks().resnext(24),
     "mixed": lambda: networks().mixed(16, 12),
 }
 
@@ -60,7 +60,8 @@ def deployed(name: str, folder: Path) -> Deployed:
     assert isinstance(shape, tuple)
     trainable = Trainable(fx.symbolic_trace(module), zeros(shape), "input", "output")
     calibration = np.random.default_rng(0).standard_normal((4, *shape[1:])).astype(np.float32)
-    model = quantize(trainable, calibration, name=name, observer="minmax")
+    options = QuantizeOptions(observer="minmax")
+    model = quantize(trainable, calibration, name=name, options=options)
     return deploy(
         model, load_target("cortex-m7"), folder, name=name, model_hash="0" * 64, samples=None,
         options=DeployOptions("virtual"), progress=SILENT,
