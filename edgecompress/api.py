@@ -15,9 +15,11 @@ import numpy as np
 
 from edgecompress.deploy import DeployOptions, Precision, Requantize
 from edgecompress.errors import BadInput
-from edgecompress.flow import Effort, Job, Stopwatch, fit_rounds, image_result
+from edgecompress.flow import Effort, Job, Stopwatch, image_result
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import ImageManifest, Measurement, Optimize, Plan, Result
+from edgecompress.reentry import Asked, Kept
+from edgecompress.rounds import fit_rounds
 from edgecompress.target import DeviceProfile, load_target
 from edgecompress.workspace import Checkpoints, OutputFolder
 
@@ -42,6 +44,10 @@ def fit(
     precision: Precision = "int8",
     optimize: Optimize = "balanced",
     plan: Path | None = None,
+    metric: str | None = None,
+    max_accuracy_drop: float | None = None,
+    earlier: Path | None = None,
+    jobs: int = 1,
     input_shape: tuple[int, ...] | None = None,
     trust: bool = False,
     device: str | None = None,
@@ -55,6 +61,11 @@ def fit(
         flash, ram: budgets in place of the profile's ("512K" or bytes).
         optimize: what the device's kernels are chosen for: flash, time, or both.
         plan: a plan.json to replay instead of planning.
+        metric: "package.module:callable" to select by: (outputs [N, ...], labels or None) -> a
+            number, larger is better; default accuracy, without labels agreement with the source.
+        max_accuracy_drop: points of the measure that may be lost on validation data.
+        earlier: folder of a result whose measurements and trials are used again.
+        jobs: trials that run at once, in processes.
         output: folder for the result; default build/<model>-<target>.
         device: where the image runs; default the profile's virtual board, else a process.
 
@@ -87,6 +98,10 @@ def fit(
             device or _default_device(profile), requantize, precision, optimize=optimize
         ),
         clock=clock,
+        metric=metric,
+        max_accuracy_drop=max_accuracy_drop,
+        earlier=earlier,
+        jobs=jobs,
     )
     final = output or _default_output(source.name, profile)
     if source.kind != "float" or precision == "float32":
@@ -95,6 +110,12 @@ def fit(
     with OutputFolder(final) as folder:
         result = fit_rounds(job, folder.path, checkpoints, replayed)
         _write_result(result, folder.path)
+        asked = Asked(
+            model=model, data=data, target=target, flash=flash, ram=ram,
+            latency_us=latency_us, effort=effort, seed=seed, optimize=optimize, metric=metric,
+            input_shape=input_shape,
+        )  # fmt: skip
+        Kept(checkpoints, earlier).write(folder.path, asked)
     checkpoints.clear()
     return result
 
@@ -294,6 +315,7 @@ def _checkpoint_key(job: Job, replayed: Plan | None) -> dict[str, object]:
         "effort": job.effort,
         "seed": job.seed,
         "optimize": job.options.optimize,
+        "metric": job.metric,
         "plan": None if replayed is None else replayed.content_hash(),
     }
 

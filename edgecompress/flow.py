@@ -1,7 +1,6 @@
-"""The flow line itself: planning rounds closed by the linked image, and the result they leave.
+"""The flow line after the deployable: linked, verified, measured, and gathered into a result.
 
-`fit_rounds` repeats plan -> realize -> quantize -> link until what was linked fits; each finished
-stage is checkpointed. `image_result` is the part after the deployable.
+`rounds` is the part before it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgecompress.deploy import Deployed, DeployOptions, deploy, estimate_time
-from edgecompress.errors import BadInput, DoesNotFit
+from edgecompress.errors import BadInput
 from edgecompress.progress import Progress
 from edgecompress.records import (
     Accuracy,
@@ -26,7 +25,6 @@ from edgecompress.records import (
     SizeReport,
     Verification,
 )
-from edgecompress.units import format_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -34,13 +32,10 @@ if TYPE_CHECKING:
     from edgecompress.model.data import Splits
     from edgecompress.model.load import Source
     from edgecompress.target import DeviceProfile
-    from edgecompress.workspace import Checkpoints
 
 Effort = Literal["fast", "balanced", "max"]
 Command = Literal["fit", "compile"]
 
-MAX_ROUNDS = 3
-CALIBRATION_SAMPLES = 256
 _PACKAGES = ("edgecompress", "torch", "apache-tvm", "onnx", "numpy", "ziglang", "unicorn")
 
 
@@ -79,7 +74,11 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Job:
-    """What the user asked for, loaded and checked. `device` is never empty."""
+    """What the user asked for, loaded and checked. `device` is never empty.
+
+    `metric` selects in place of accuracy, `max_accuracy_drop` is in its points (on validation),
+    `earlier` a result whose search is continued, `jobs` how many trials run at once.
+    """
 
     command: Command
     source: Source
@@ -90,81 +89,10 @@ class Job:
     effort: Effort
     options: DeployOptions
     clock: Stopwatch
-
-
-def fit_rounds(job: Job, folder: Path, checkpoints: Checkpoints, replayed: Plan | None) -> Result:
-    """Plans, builds and measures until the linked image is within the budget.
-
-    Raises:
-        DoesNotFit: no plan fits, or MAX_ROUNDS images in a row came out over budget.
-    """
-    from edgecompress.plan.cost import corrections_from
-
-    corrections: dict[str, float] = {}
-    attempt = 0
-    while True:
-        plan = replayed or _planned(job, checkpoints, corrections, attempt)
-        deployable = _compressed(job, plan, checkpoints, attempt)
-        (folder / "plan.json").write_text(plan.to_json())
-        result = image_result(job, deployable, folder, plan)
-        attempt += 1
-        if result.fits:
-            return result
-        if replayed is not None or attempt == MAX_ROUNDS:
-            raise _over_budget(result)
-        measured = SizeReport(flash_sections=result.flash.sections, ram_parts=result.ram.parts)
-        corrections = corrections_from(plan.predicted, measured, corrections)
-        job.clock.note("The linked image is over budget; planning again with its measured sizes.")
-
-
-def _planned(
-    job: Job, checkpoints: Checkpoints, corrections: dict[str, float], attempt: int
-) -> Plan:
-    from edgecompress.model.trainable import to_trainable
-    from edgecompress.plan.search import make_plan
-
-    assert job.splits is not None
-    saved = checkpoints.load(f"plan-{attempt}.json")
-    if saved is not None:
-        job.clock.note("Resuming: the plan was already made.")
-        return Plan.from_json(saved)
-    job.clock.stage("Plan")
-    plan = make_plan(
-        to_trainable(job.source),
-        job.splits,
-        job.profile,
-        job.budget,
-        model_hash=job.source.hash,
-        effort=job.effort,
-        seed=job.seed,
-        corrections=corrections,
-        optimize=job.options.optimize,
-        progress=job.clock,
-    )
-    checkpoints.save(f"plan-{attempt}.json", plan.to_json().encode())
-    return plan
-
-
-def _compressed(job: Job, plan: Plan, checkpoints: Checkpoints, attempt: int) -> onnx.ModelProto:
-    """The deployable the plan leads to, from its checkpoint when there is one."""
-    import onnx
-
-    from edgecompress.compress.quantize import quantize
-    from edgecompress.model.trainable import to_trainable
-    from edgecompress.plan.search import realize
-
-    assert job.splits is not None
-    saved = checkpoints.load(f"model-{attempt}.onnx")
-    if saved is not None:
-        job.clock.note("Resuming: the compressed model was already trained.")
-        return onnx.load_model_from_string(saved)
-    job.clock.stage("Compress and fine-tune")
-    compressed = realize(to_trainable(job.source), plan, job.splits, job.clock)
-    job.clock.stage("Quantize to int8")
-    calibration = job.splits.train.x[:CALIBRATION_SAMPLES]
-    deployable = quantize(compressed, calibration, name=job.source.name, weights=plan.weights)
-    checkpoints.save(f"model-{attempt}.onnx", deployable.SerializeToString(deterministic=True))
-    return deployable
+    metric: str | None = None
+    max_accuracy_drop: float | None = None
+    earlier: Path | None = None
+    jobs: int = 1
 
 
 def image_result(
@@ -321,23 +249,3 @@ def _within(size: SizeReport, budget: Budget) -> bool:
     flash_fits = budget.flash_bytes is None or size.flash_bytes <= budget.flash_bytes
     ram_fits = budget.ram_bytes is None or size.ram_bytes <= budget.ram_bytes
     return flash_fits and ram_fits
-
-
-def _over_budget(result: Result) -> DoesNotFit:
-    """The linked image's own words: which budget, by how much, and what takes the most."""
-    flash, ram = result.flash, result.ram
-    if flash.budget_bytes is not None and flash.used_bytes > flash.budget_bytes:
-        name, used, limit, parts = "flash", flash.used_bytes, flash.budget_bytes, flash.sections
-    else:
-        assert ram.budget_bytes is not None
-        name, used, limit, parts = "RAM", ram.used_bytes, ram.budget_bytes, ram.parts
-    largest = max(parts, key=lambda part: parts[part])
-    return DoesNotFit(
-        f"The linked image needs {format_bytes(used)} of {name}; the budget is "
-        f"{format_bytes(limit)} ({format_bytes(used - limit)} over). Largest part: {largest}, "
-        f"{format_bytes(parts[largest])}.",
-        resource=name.lower(),
-        needed=used,
-        limit=limit,
-        next_step=f"Raise --{name.lower()} to {used} or start from a smaller model.",
-    )

@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgecompress.cli import options as opt
 from edgecompress.cli.failures import EXIT_FITS, report
@@ -41,6 +41,10 @@ def fit(
     effort: opt.EffortOption = None,
     seed: opt.Seed = None,
     plan: opt.PlanFile = None,
+    earlier: opt.From = None,
+    max_accuracy_drop: opt.MaxAccuracyDrop = None,
+    metric: opt.Metric = None,
+    jobs: opt.Jobs = 1,
     requantize: opt.RequantizeOption = opt.Requantize.smmla,
     precision: opt.PrecisionOption = opt.Precision.int8,
     optimize: opt.OptimizeOption = None,
@@ -52,21 +56,36 @@ def fit(
     debug: opt.Debug = False,
 ) -> int:
     """Make a model fit a device, and prove it on the image that will ship."""
-    chosen = choose(model=model, data=data, target=target, flash=flash, ram=ram,
-                     latency_us=latency_us, effort=effort, optimize=optimize, seed=seed,
-                     input_shape=input_shape, output=output)  # fmt: skip
+    given = {"model": model, "data": data, "target": target, "flash": flash, "ram": ram,
+             "latency_us": latency_us, "effort": effort, "optimize": optimize, "seed": seed,
+             "input_shape": input_shape, "output": output}  # fmt: skip
+    if earlier is not None:
+        given, metric = _continued(earlier, given, metric, trust=trust)
+    chosen = choose(**given)
     with working(debug=debug) as progress:
         say_defaults(progress, chosen, "fitting")
         from edgecompress import api
 
         result = api.fit(
             **chosen.arguments(), effort=chosen.effort, seed=chosen.seed,
-            plan=plan, requantize=requantize.value, precision=precision.value,
-            optimize=chosen.optimize, trust=trust,
-            device=device, progress=progress,
+            plan=plan, earlier=earlier, max_accuracy_drop=max_accuracy_drop, metric=metric,
+            jobs=jobs, requantize=requantize.value, precision=precision.value,
+            optimize=chosen.optimize, trust=trust, device=device, progress=progress,
         )  # fmt: skip
     show_result(result, chosen.output, as_json=as_json)
     return result_exit_code(result)
+
+
+def _continued(
+    earlier: Path, given: dict[str, Any], metric: str | None, *, trust: bool
+) -> tuple[dict[str, Any], str | None]:
+    """The options of an earlier fit, under those given now; and the metric."""
+    from edgecompress.reentry import read_asked
+
+    asked = read_asked(earlier, given={**given, "metric": metric}, trust=trust)
+    saved = asked.model_dump(exclude={"metric"})
+    merged = {name: saved.get(name) if value is None else value for name, value in given.items()}
+    return merged, metric or asked.metric
 
 
 def plan(

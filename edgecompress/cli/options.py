@@ -83,6 +83,21 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Same seed, same
 PlanFile = Annotated[
     Path | None, typer.Option("--plan", help="Replay a plan.json instead of searching.")
 ]
+From = Annotated[
+    Path | None,
+    typer.Option("--from", help="Start from a result's search: same question, other budget.",
+                 rich_help_panel=_BUDGET),
+]  # fmt: skip
+MaxAccuracyDrop = Annotated[
+    float | None,
+    typer.Option("--max-accuracy-drop", min=0, help="Points that may be lost on validation.",
+                 rich_help_panel=_BUDGET),
+]  # fmt: skip
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", help="pkg.mod:callable to select by, instead of accuracy."),
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Trials that run at once.")]
 RequantizeOption = Annotated[
     Requantize, typer.Option("--requantize", help="Rounding; tflite is bit-identical to TFLite.")
 ]

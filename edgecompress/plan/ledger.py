@@ -7,13 +7,11 @@ import onnx
 import torch
 
 from edgecompress.compress.apply import apply_plan
-from edgecompress.compress.quantize.prepared import prepare
 from edgecompress.model.reference import run_onnx
 from edgecompress.model.trainable import Trainable
+from edgecompress.plan.rounding import round_weights
 from edgecompress.plan.scores import Score, Scorer
 from edgecompress.records import Plan, StageScore
-
-_ROUNDING_SAMPLES = 128
 
 
 def keep_ledger(
@@ -41,8 +39,7 @@ def keep_ledger(
             current = apply_plan(source, plan.model_copy(update=update), calibration)
             found.append(_stage(stage, scorer.of(current)))
     if plan.weights:
-        samples = calibration[:_ROUNDING_SAMPLES].numpy()
-        rounded = prepare(apply_plan(source, plan, calibration), samples, plan.weights)
+        rounded = round_weights(apply_plan(source, plan, calibration), plan.weights)
         found.append(_stage("round", scorer.of(rounded)))
     if plan.finetune_steps and len(found) > 1:
         found.append(_stage("fine-tune", scorer.of(trained)))

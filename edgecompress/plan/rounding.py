@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+from edgecompress.compress.quantize.storage import storage_of_layers
 from edgecompress.compress.quantize.weights import make_grid
+from edgecompress.model.trainable import Trainable
 from edgecompress.records import WeightStorage
 
 
@@ -23,3 +29,14 @@ def rounded_weights(weight: torch.Tensor, storage: WeightStorage) -> torch.Tenso
             values = np.where(np.abs(values) <= threshold, np.float32(0), values)
     grid = make_grid(values, np.zeros(len(values), np.float32), np.float32(1), storage)
     return torch.from_numpy(grid.real(grid.round(values)))
+
+
+def round_weights(trainable: Trainable, weights: Mapping[str, WeightStorage]) -> Trainable:
+    """A copy with every layer a plan stores small rounded to it, factors of a layer included."""
+    graph = copy.deepcopy(trainable.graph)
+    for layer, storage in storage_of_layers(graph, weights).items():
+        weight = graph.get_submodule(layer).weight
+        assert isinstance(weight, torch.Tensor)
+        with torch.no_grad():
+            weight.copy_(rounded_weights(weight, storage))
+    return replace(trainable, graph=graph)

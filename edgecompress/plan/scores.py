@@ -64,6 +64,10 @@ class Scorer:
     function: Metric | None
 
     @property
+    def user_metric(self) -> str | None:
+        return None if self.function is None else self.metric
+
+    @property
     def objective(self) -> str:
         """For people: what candidates were selected by."""
         count = len(self.held_out)

@@ -106,6 +106,7 @@ def search(
     metric: str | None = None,
     store: Store | None = None,
     earlier: Sequence[Trial] = (),
+    jobs: int = 1,
     names: Sequence[str] = NAMES,
 ) -> Found:
     """The plan with the best validation score among those predicted to fit.
@@ -116,6 +117,7 @@ def search(
         metric: "pkg.mod:callable" to select by, in place of accuracy.
         store: where finished measurements and trials are looked for and kept.
         earlier: trials of the same model and data under other budgets; those that fit compete.
+        jobs: trials at once, each in a process of its own.
         names: the candidates to consider, see `candidates`.
 
     Raises:
@@ -138,7 +140,7 @@ def search(
         return Found(plan=empty)
     searched = _Search(
         trainable, splits, groups, problem, account, empty, calibration,
-        Scorer.of_source(trainable, splits, metric), store or MemoryStore(), progress,
+        Scorer.of_source(trainable, splits, metric), store or MemoryStore(), progress, jobs,
     )  # fmt: skip
     return searched.run(names, earlier)
 
@@ -157,6 +159,7 @@ class _Search:
     scorer: Scorer
     store: Store
     progress: Progress
+    jobs: int
 
     def run(self, names: Sequence[str], earlier: Sequence[Trial]) -> Found:
         schedule = schedule_of(self.plan.effort, self.plan.predicted.macs)
@@ -174,7 +177,13 @@ class _Search:
         ]
         if len(named) + len(known) > 1:
             trials = run_trials(
-                self.trainable, self.splits, named, self.scorer, self.store, self.progress
+                self.trainable,
+                self.splits,
+                named,
+                self.scorer,
+                self.store,
+                self.progress,
+                self.jobs,
             )
             trials += known
             best = max(trials, key=lambda trial: trial.score.order)

@@ -6,7 +6,10 @@ another budget of the same model and data find what is done already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +20,7 @@ from edgecompress.compress.finetune import distill
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.scores import Score, Scorer
-from edgecompress.progress import Progress
+from edgecompress.progress import SILENT, Progress
 from edgecompress.records import Plan, Record
 
 CALIBRATION_SAMPLES = 512
@@ -76,22 +79,73 @@ def run_trials(
     scorer: Scorer,
     store: Store,
     progress: Progress,
+    jobs: int = 1,
 ) -> list[Trial]:
-    """One trial a plan, in order; those found in the store are not trained again."""
-    trials = []
+    """One trial a plan, in order; those found in the store are not trained again.
+
+    Args:
+        jobs: processes; each gets its share of the threads, so weights differ in the last bits
+            from those of another number of jobs.
+    """
     progress.stage("Try candidates", sum(plan.finetune_steps for _, plan in named))
-    for name, plan in named:
-        address = Trial.address(plan, scorer.metric)
-        saved = store.load(address)
-        if saved is None:
-            score = run_trial(trainable, splits, plan, scorer, progress)
-            store.save(address, Trial(name=name, plan=plan, score=score).to_json().encode())
-        else:
-            score = Trial.from_json(saved).score
+    scores: dict[int, Score] = {}
+    for at, (_, plan) in enumerate(named):
+        saved = store.load(Trial.address(plan, scorer.metric))
+        if saved is not None:
+            scores[at] = Trial.from_json(saved).score
             progress.advance(plan.finetune_steps)
-        progress.note(f"Candidate '{name}': {score} after {plan.finetune_steps} steps.")
-        trials.append(Trial(name=name, plan=plan, score=score))
+    todo = [at for at in range(len(named)) if at not in scores]
+    plans = [named[at][1] for at in todo]
+    if jobs > 1 and len(todo) > 1:
+        made = in_processes(trainable, splits, plans, scorer, min(jobs, len(todo)), progress)
+    else:
+        made = (run_trial(trainable, splits, plan, scorer, progress) for plan in plans)
+    for at, score in zip(todo, made, strict=True):
+        name, plan = named[at]
+        trial = Trial(name=name, plan=plan, score=score)
+        store.save(trial.file_name(), trial.to_json().encode())
+        scores[at] = score
+    trials = []
+    for at, (name, plan) in enumerate(named):
+        progress.note(f"Candidate '{name}': {scores[at]} after {plan.finetune_steps} steps.")
+        trials.append(Trial(name=name, plan=plan, score=scores[at]))
     return trials
+
+
+def in_processes(
+    trainable: Trainable,
+    splits: Splits,
+    plans: Sequence[Plan],
+    scorer: Scorer,
+    jobs: int,
+    progress: Progress,
+) -> Iterator[Score]:
+    """The same trials in spawned processes; scores in the plans' order, as they finish."""
+    threads = max(1, torch.get_num_threads() // jobs)
+    given = (trainable, splits, scorer.user_metric, threads, list(sys.path))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _begin_worker, given) as pool:
+        for plan, score in zip(plans, pool.map(_work, plans), strict=True):
+            progress.advance(plan.finetune_steps)
+            yield score
+
+
+_worker: tuple[Trainable, Splits, Scorer] | None = None
+
+
+def _begin_worker(
+    trainable: Trainable, splits: Splits, metric: str | None, threads: int, path: list[str]
+) -> None:
+    global _worker
+    sys.path[:] = path
+    torch.set_num_threads(threads)
+    _worker = (trainable, splits, Scorer.of_source(trainable, splits, metric))
+
+
+def _work(plan: Plan) -> Score:
+    assert _worker is not None
+    trainable, splits, scorer = _worker
+    return run_trial(trainable, splits, plan, scorer, SILENT)
 
 
 def run_trial(

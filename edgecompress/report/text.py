@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -14,6 +15,7 @@ from edgecompress.lower.patch_wording import patch_sentence
 from edgecompress.records import Accuracy, Result
 from edgecompress.report.codecs import codec_table
 from edgecompress.report.memory import regions_sentence, shortage_sentence, way_out
+from edgecompress.report.search import search_tables, sensitive_layers
 from edgecompress.units import format_bytes, format_count, format_us
 
 REPORT_COLUMNS = 100
@@ -43,6 +45,8 @@ def render(result: Result, *, folder: Path | None = None) -> RenderableType:
     codecs = codec_table(result.layers)
     if codecs is not None:
         parts += [Text(""), codecs]
+    for table in search_tables(result):
+        parts += [Text(""), table]
     parts += [Text(""), _facts(result, folder)]
     return Group(*parts)
 
@@ -202,6 +206,8 @@ def _facts(result: Result, folder: Path | None) -> Table:
         ("Optimized for", _optimized(result)),
         ("In stripes", _stripes(result)),
         ("Plan", _plan(result)),
+        ("Selected by", result.objective),
+        ("Most sensitive", sensitive_layers(result)),
     ):
         if sentence:
             table.add_row(label, sentence)
@@ -328,6 +334,8 @@ def _plan(result: Result) -> Text | None:
         done.append(f"{_counted(len(plan.widths), 'channel group')} narrowed")
     if plan.low_rank:
         done.append(f"{_counted(len(plan.low_rank), 'layer')} factorized")
+    stored = Counter(storage.format for storage in plan.weights.values())
+    done += [f"{_counted(count, 'layer')} in {name}" for name, count in sorted(stored.items())]
     if plan.finetune_steps:
         done.append(_counted(plan.finetune_steps, "fine-tuning step"))
     seconds = sum(result.seconds.values())
