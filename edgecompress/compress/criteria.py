@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgecompress.compress.groups import ChannelMap, makes_channels
+from edgecompress.compress.channels import ChannelMap, filters_of, makes_channels
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
 from edgecompress.errors import BadInput
 from edgecompress.model.trainable import Trainable
@@ -86,9 +86,7 @@ def _filter_norms(trainable: Trainable, channels: ChannelMap, power: int) -> dic
         if not makes_channels(node) or layer_name(node) in seen:
             continue
         seen.add(layer_name(node))
-        weight = module_of(node).weight
-        assert isinstance(weight, torch.Tensor)
-        norm = weight.detach().double().abs().pow(power).flatten(1).sum(1)
+        norm = filters_of(module_of(node)).double().abs().pow(power).sum(1)
         _add(norms, channels.of(node), norm / norm.mean().clamp_min(1e-30))
     return norms
 
@@ -132,7 +130,7 @@ def _taylor(
         change = torch.zeros(len(output), len(totals), dtype=torch.float64)
         for (node, edge), gradient in zip(edges, gradients, strict=True):
             if gradient is not None:
-                own = (edge * gradient).detach().double().reshape(*edge.shape[:2], -1).sum(2)
+                own = channels.by_channel(node, (edge * gradient).detach().double()).sum(2)
                 change.index_add_(1, _labels_of(channels, node), own)
         totals += change.abs().sum(0)
     return _of_readers(channels, trainable, totals / len(calibration))
@@ -163,7 +161,7 @@ def _mean_magnitudes(
 
     def see(node: torch.fx.Node, value: torch.Tensor) -> None:
         at = _labels_of(channels, node)
-        mean = value.double().abs().reshape(*value.shape[:2], -1).mean(2).sum(0)
+        mean = channels.by_channel(node, value.double().abs()).mean(2).sum(0)
         totals.index_add_(0, at, mean)
         counts.index_add_(0, at, torch.full((len(at),), float(len(value))).double())
 
@@ -187,7 +185,7 @@ def _nonzero_shares(
         def run_node(self, n: torch.fx.Node) -> Any:
             value = super().run_node(n)
             if kind_of(n) in ("relu", "relu6"):
-                share = (value > 0).double().reshape(*value.shape[:2], -1).mean(2).sum(0)
+                share = channels.by_channel(n, (value > 0).double()).mean(2).sum(0)
                 _add(nonzero, channels.of(n), share)
                 _add(counts, channels.of(n), torch.full(share.shape, float(len(value))))
             return value

@@ -1,8 +1,6 @@
 """Coupled channels: which output channels can only be removed together.
 
-Every channel made by a conv or dense layer gets a label; layers that keep channels apart pass
-labels on, an addition makes two labels one, a concatenation puts label lists side by side, a
-flatten repeats each label for every position of the map.
+Labels say which channels are the same (see `channels`); labels made by the same layers are a group.
 
     stem (8) ----------------.
       '-> conv1 (8) -> conv2 (8) -> add -> head
@@ -13,31 +11,21 @@ flatten repeats each label for every position of the map.
 
 Removing channel 3 of group `stem` removes filter 3 of stem and conv2, and input 3 of conv1 and
 head. Labels that reach the model's output (or something that mixes channels, such as a grouped
-convolution) are fixed and belong to no group.
+convolution) are fixed and belong to no group. The heads of an attention layer and the units of a
+recurrent layer are channels like any other.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
-from edgecompress.compress.layers import (
-    input_nodes,
-    is_depthwise,
-    kind_of,
-    layer_name,
-    module_of,
-)
+from edgecompress.compress.channels import ChannelMap, makes_channels, map_channels, unit_size
+from edgecompress.compress.layers import input_nodes, is_depthwise, kind_of, layer_name, module_of
 from edgecompress.model.trainable import Trainable
 
-_PASS = frozenset(
-    {"batchnorm", "relu", "relu6", "maxpool", "avgpool", "globalpool", "identity", "pad"}
-)
+_FOLLOW = frozenset({"batchnorm", "layernorm", "offset"})
 
 
 @dataclass(frozen=True)
@@ -47,9 +35,11 @@ class ChannelGroup:
     Attributes:
         name: the first producer in execution order.
         channels: how many there are now.
-        producers: conv and dense layers whose filters make them.
-        consumers: conv and dense layers that read them.
-        followers: depthwise and BatchNorm layers in between, which narrow along.
+        producers: conv, dense and recurrent layers whose filters make them.
+        consumers: conv, dense and recurrent layers that read them.
+        followers: depthwise, normalization and offset layers in between, which narrow along.
+        unit: outputs of a producer that one channel stands for; above 1 where the channels are
+            attention heads.
     """
 
     name: str
@@ -57,46 +47,7 @@ class ChannelGroup:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     followers: tuple[str, ...] = ()
-
-
-@dataclass
-class ChannelMap:
-    """Every node's channels as labels; equal resolved labels are one channel.
-
-    Attributes:
-        outputs: node -> labels of axis 1 of its output, int64 [C].
-        shapes: node -> output shape for the example input.
-        fixed: resolved labels that may not be removed.
-    """
-
-    outputs: dict[torch.fx.Node, np.ndarray] = field(default_factory=dict)
-    shapes: dict[torch.fx.Node, tuple[int, ...]] = field(default_factory=dict)
-    fixed: set[int] = field(default_factory=set)
-    parent: list[int] = field(default_factory=list)
-
-    def new(self, count: int) -> np.ndarray:
-        first = len(self.parent)
-        self.parent.extend(range(first, first + count))
-        return np.arange(first, first + count)
-
-    def find(self, label: int) -> int:
-        while self.parent[label] != label:
-            self.parent[label] = self.parent[self.parent[label]]
-            label = self.parent[label]
-        return label
-
-    def resolve(self, labels: np.ndarray) -> np.ndarray:
-        return np.array([self.find(int(label)) for label in labels], np.int64)
-
-    def join(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Element i of both becomes one channel; the smaller label is kept."""
-        for one, other in zip(first, second, strict=True):
-            roots = sorted((self.find(int(one)), self.find(int(other))))
-            self.parent[roots[1]] = roots[0]
-
-    def of(self, node: torch.fx.Node) -> np.ndarray:
-        """Resolved labels of a node's output channels."""
-        return self.resolve(self.outputs[node])
+    unit: int = 1
 
 
 def find_groups(trainable: Trainable) -> list[ChannelGroup]:
@@ -107,13 +58,15 @@ def find_groups(trainable: Trainable) -> list[ChannelGroup]:
     """
     channels = map_channels(trainable)
     members: dict[int, dict[str, list[str]]] = {}
+    units: dict[str, int] = {}
     for node in trainable.graph.graph.nodes:
         if node.op != "call_module":
             continue
         kind, name = kind_of(node), layer_name(node)
-        if kind == "batchnorm" or (kind == "conv" and is_depthwise(module_of(node))):
+        if kind in _FOLLOW or (kind == "conv" and is_depthwise(module_of(node))):
             _enlist(members, "followers", name, channels.of(node))
-        elif kind in ("conv", "linear"):
+        elif makes_channels(node):
+            units[name] = unit_size(channels, node)
             _enlist(members, "consumers", name, channels.of(input_nodes(node)[0]))
             _enlist(members, "producers", name, channels.of(node))
     return [
@@ -123,6 +76,7 @@ def find_groups(trainable: Trainable) -> list[ChannelGroup]:
             tuple(layers["producers"]),
             tuple(layers["consumers"]),
             tuple(layers["followers"]),
+            units[layers["producers"][0]],
         )
         for labels, layers in _components(members, channels)
     ]
@@ -135,13 +89,6 @@ def group_labels(trainable: Trainable, channels: ChannelMap) -> dict[str, list[i
         if makes_channels(node):
             _enlist(members, "producers", layer_name(node), channels.of(node))
     return {layers["producers"][0]: labels for labels, layers in _components(members, channels)}
-
-
-def makes_channels(node: torch.fx.Node) -> bool:
-    """Whether the node is a producer: a dense layer, or a conv that is not depthwise."""
-    if node.op != "call_module" or kind_of(node) not in ("conv", "linear"):
-        return False
-    return not is_depthwise(module_of(node))
 
 
 def _enlist(
@@ -194,77 +141,3 @@ def _merge(
     home[0].extend(other[0])
     for role, names in other[1].items():
         home[1][role].extend(name for name in names if name not in home[1][role])
-
-
-def map_channels(trainable: Trainable) -> ChannelMap:
-    """Follows every channel through the graph once."""
-    walk = _Walk(trainable.graph)
-    walk.run(trainable.example)
-    channels = walk.channels
-    channels.fixed = {channels.find(label) for label in channels.fixed}
-    return channels
-
-
-class _Walk(torch.fx.Interpreter):
-    """Runs the example (for shapes) and labels each output as it appears."""
-
-    def __init__(self, graph: torch.fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.channels = ChannelMap()
-        self._calls: dict[str, torch.fx.Node] = {}
-
-    def run_node(self, n: torch.fx.Node) -> Any:
-        with torch.no_grad():
-            value = super().run_node(n)
-        if n.op == "output":
-            self._fix(self.channels.outputs[input_nodes(n)[0]])
-            return value
-        self.channels.shapes[n] = tuple(value.shape)
-        self.channels.outputs[n] = self._label(n, kind_of(n))
-        return value
-
-    def _fix(self, labels: np.ndarray) -> None:
-        self.channels.fixed.update(int(label) for label in labels)
-
-    def _label(self, node: torch.fx.Node, kind: str) -> np.ndarray:
-        channels = self.channels
-        count = channels.shapes[node][1]
-        sources = [channels.outputs[source] for source in input_nodes(node)]
-        if kind in ("conv", "linear"):
-            return self._label_weighted(node, sources[0], count)
-        if kind in _PASS:
-            return sources[0]
-        if kind == "add" and all(len(labels) == count for labels in sources):
-            for other in sources[1:]:
-                channels.join(sources[0], other)
-            return sources[0]
-        if kind == "cat" and sum(map(len, sources)) == count:
-            return np.concatenate([channels.outputs[part] for part in node.args[0]])  # type: ignore
-        if kind in ("flatten", "reshape"):
-            shape = channels.shapes[input_nodes(node)[0]]
-            if math.prod(shape[1:]) == count:
-                return np.repeat(sources[0], count // shape[1])
-        # What mixes or moves channels in another way (softmax, a reshape to a map) keeps them all.
-        for labels in sources:
-            self._fix(labels)
-        if kind == "softmax":
-            return sources[0]
-        fresh = channels.new(count)
-        self._fix(fresh)
-        return fresh
-
-    def _label_weighted(self, node: torch.fx.Node, source: np.ndarray, count: int) -> np.ndarray:
-        channels, module, name = self.channels, module_of(node), layer_name(node)
-        if is_depthwise(module):
-            labels = np.repeat(source, count // len(source))
-        else:
-            labels = channels.new(count)
-            if isinstance(module, nn.Conv2d) and module.groups > 1:
-                self._fix(source)
-                self._fix(labels)
-        if name in self._calls:  # one module called again: the same channels in and out
-            before = self._calls[name]
-            channels.join(channels.outputs[input_nodes(before)[0]], source)
-            channels.join(channels.outputs[before], labels)
-        self._calls.setdefault(name, node)
-        return labels

@@ -5,25 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
+from edgecompress.compress.channels import ChannelMap, makes_channels, map_channels
 from edgecompress.compress.criteria import Criterion, channel_scores
-from edgecompress.compress.groups import (
-    ChannelMap,
-    group_labels,
-    makes_channels,
-    map_channels,
-)
-from edgecompress.compress.layers import (
-    input_nodes,
-    is_depthwise,
-    kind_of,
-    layer_name,
-)
+from edgecompress.compress.groups import group_labels
+from edgecompress.compress.layers import layer_name
+from edgecompress.compress.narrow import kept, narrow
 from edgecompress.compress.repair import repair
 from edgecompress.errors import BadInput
 from edgecompress.model.trainable import Trainable
@@ -73,7 +62,7 @@ def prune(
         removed.update(_weakest(trainable, channels, groups[name], widths[name], scores))
     graph = copy.deepcopy(trainable.graph)
     if removed:
-        _narrow(graph, trainable.graph, channels, removed)
+        narrow(graph, trainable.graph, channels, removed)
     pruned = replace(trainable, graph=graph)
     if not (repaired and removed):
         return pruned
@@ -127,8 +116,8 @@ def _weakest(
             next_step=f"Give a width of at least {len(needed)}.",
         )
     rest = [label for label in ranked if label not in needed]
-    kept = {*needed, *rest[: width - len(needed)]}
-    return set(labels) - kept
+    staying = {*needed, *rest[: width - len(needed)]}
+    return set(labels) - staying
 
 
 def _needed(trainable: Trainable, channels: ChannelMap, ranked: list[int]) -> list[int]:
@@ -148,78 +137,7 @@ def _kept_outputs(
 ) -> dict[str, torch.Tensor]:
     """Conv or dense layer -> positions of its outputs that stay, int64."""
     return {
-        layer_name(node): _kept(channels.of(node), removed)
+        layer_name(node): kept(channels.of(node), removed)
         for node in trainable.graph.graph.nodes
         if makes_channels(node)
     }
-
-
-def _narrow(
-    graph: torch.fx.GraphModule,
-    original: torch.fx.GraphModule,
-    channels: ChannelMap,
-    removed: set[int],
-) -> None:
-    """Slices every layer of `graph`, a copy of `original`, to the channels that stay."""
-    done: set[str] = set()
-    for node, twin in zip(original.graph.nodes, graph.graph.nodes, strict=True):
-        if kind_of(node) == "reshape":
-            _resize_reshape(twin, channels.of(node), removed)
-        if node.op != "call_module" or layer_name(node) in done:
-            continue
-        done.add(layer_name(node))
-        module = graph.get_submodule(layer_name(node))
-        sources = input_nodes(node)
-        keep_in = _kept(channels.of(sources[0]), removed)
-        keep_out = _kept(channels.of(node), removed)
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            _slice_weighted(module, keep_in, keep_out)
-        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            _slice_norm(module, keep_out)
-    graph.recompile()
-
-
-def _kept(labels: np.ndarray, removed: set[int]) -> torch.Tensor:
-    """Positions that stay, int64."""
-    return torch.tensor([at for at, label in enumerate(labels) if int(label) not in removed])
-
-
-def _slice_weighted(
-    module: nn.Conv2d | nn.Linear, keep_in: torch.Tensor, keep_out: torch.Tensor
-) -> None:
-    weight = module.weight.detach()[keep_out]
-    if isinstance(module, nn.Linear):
-        module.in_features, module.out_features = len(keep_in), len(keep_out)
-        weight = weight[:, keep_in]
-    elif is_depthwise(module):
-        module.groups = len(keep_in)
-    elif module.groups == 1:
-        weight = weight[:, keep_in]
-    if isinstance(module, nn.Conv2d):
-        module.in_channels, module.out_channels = len(keep_in), len(keep_out)
-    module.weight = nn.Parameter(weight.clone())
-    if module.bias is not None:
-        module.bias = nn.Parameter(module.bias.detach()[keep_out].clone())
-
-
-def _slice_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, keep: torch.Tensor) -> None:
-    module.num_features = len(keep)
-    if module.affine:
-        module.weight = nn.Parameter(module.weight.detach()[keep].clone())
-        module.bias = nn.Parameter(module.bias.detach()[keep].clone())
-    if module.running_mean is not None and module.running_var is not None:
-        module.running_mean = module.running_mean[keep].clone()
-        module.running_var = module.running_var[keep].clone()
-
-
-def _resize_reshape(node: torch.fx.Node, labels: np.ndarray, removed: set[int]) -> None:
-    """A reshape to [batch, features] has the number of features written into it."""
-    features = len(_kept(labels, removed))
-
-    def resized(value: Any) -> Any:
-        return type(value)([*value[:-1], features]) if len(value) == 2 and value[-1] > 0 else value
-
-    if len(node.args) > 1:
-        node.args = (node.args[0], resized(node.args[1]))
-    else:
-        node.kwargs = {**node.kwargs, "shape": resized(node.kwargs["shape"])}

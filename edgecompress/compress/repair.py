@@ -131,7 +131,8 @@ def _moments(
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, len(calibration), _BATCH):
         batch = calibration[start : start + _BATCH]
-        wanted = [y[:, outputs] for _, y in _calls(source, name, batch)]
+        axis = 1 if isinstance(layer, nn.Conv2d) else -1
+        wanted = [y.index_select(axis, outputs) for _, y in _calls(source, name, batch)]
         given = [x for x, _ in _calls(graph, name, batch)]
         held = torch.arange(start, start + len(batch)) % _HELD_OUT == _HELD_OUT - 1
         if len(calibration) < _HELD_OUT:
@@ -174,7 +175,8 @@ def _rows(
         chosen = torch.randperm(count, generator=generator)[:_POSITIONS]
         patches, targets = patches[:, chosen], targets[:, chosen]
     else:
-        patches, targets = x.unsqueeze(1), y.unsqueeze(1)
+        flat = x.dim() == 2
+        patches, targets = (x.unsqueeze(1), y.unsqueeze(1)) if flat else (x, y)
     if layer.bias is not None:
         ones = torch.ones(*patches.shape[:2], 1)
         patches = torch.cat([patches, ones], dim=2)

@@ -24,8 +24,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from edgecompress.compress.groups import makes_channels
-from edgecompress.compress.layers import layer_name
+from edgecompress.compress.layers import is_depthwise, kind_of, layer_name, module_of
 from edgecompress.errors import BadInput
 from edgecompress.model.trainable import Trainable
 
@@ -36,8 +35,10 @@ Masks = dict[str, torch.Tensor]
 def sparse_layers(graph: torch.fx.GraphModule) -> list[str]:
     """Layers whose weights are worth making sparse, in execution order: dense layers and all
     convolutions but depthwise ones, which hold few weights and need them (Zhu and Gupta, 4.1)."""
-    makers = (node for node in graph.graph.nodes if makes_channels(node))
-    return [*dict.fromkeys(layer_name(node) for node in makers)]
+    weighted = (node for node in graph.graph.nodes if kind_of(node) in ("conv", "linear"))
+    return [
+        *dict.fromkeys(layer_name(node) for node in weighted if not is_depthwise(module_of(node)))
+    ]
 
 
 def masks(trainable: Trainable, sparsity: Mapping[str, float]) -> Masks:

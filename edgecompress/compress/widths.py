@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from edgecompress.compress.groups import ChannelMap, group_labels, map_channels
+from edgecompress.compress.channels import ChannelMap, map_channels
+from edgecompress.compress.groups import group_labels
 from edgecompress.compress.prune import least_width
 from edgecompress.errors import BadInput
 from edgecompress.model.trainable import Trainable

@@ -40,7 +40,9 @@ class Moments:
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """x [N, I, ...], y [N, O, ...]; the last factor keeps the bias, so it is not in y."""
         bias = self._layer.bias
-        flat = [tensor.detach().double().transpose(0, 1).flatten(1) for tensor in (x, y)]
+        # Channels are axis 1 of maps and the last one of what a dense layer takes.
+        axis = 1 if isinstance(self._layer, nn.Conv2d) else -1
+        flat = [tensor.detach().double().movedim(axis, 0).flatten(1) for tensor in (x, y)]
         if bias is not None:
             flat[1] = flat[1] - bias.detach().double().unsqueeze(1)
         self.input += flat[0] @ flat[0].T / flat[0].shape[1]
