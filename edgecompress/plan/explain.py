@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgecompress.errors import DoesNotFit
+from edgecompress.lower.memory.regions import ram_rooms
 from edgecompress.plan.candidates import Problem
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.cost import arena_lifetimes, constant_bytes, expand
@@ -79,7 +80,7 @@ def _flash(
         resource="flash",
         needed=needed,
         limit=limit,
-        next_step=_raise_budget("flash", needed),
+        next_step=_raise_budget("flash", needed, problem.profile.flash_bytes),
     )
 
 
@@ -97,12 +98,22 @@ def _ram(problem: Problem, widths: Mapping[str, int], narrow: Prediction) -> Doe
         f"Even at its narrowest the model needs {format_bytes(needed)} of RAM; "
         f"{problem.profile.name}'s budget is {format_bytes(limit)} "
         f"({format_bytes(needed - limit)} over). At step {narrow.peak_step} the arena holds "
-        f"{named or 'nothing'}; beside it {rest}.",
+        f"{named or 'nothing'}; beside it {rest}.{_regions(problem, narrow)}",
         resource="ram",
         needed=needed,
         limit=limit,
-        next_step=_raise_budget("ram", needed),
+        next_step=_raise_budget("ram", needed, problem.profile.ram_bytes),
     )
+
+
+def _regions(problem: Problem, narrow: Prediction) -> str:
+    """Where RAM comes in pieces too small, what they are."""
+    if not narrow.unplaced_bytes:
+        return ""
+    rooms = ", ".join(
+        f"{room.name} {format_bytes(room.size_bytes)}" for room in ram_rooms(problem.profile)
+    )
+    return f" Each tensor must lie in one of {rooms}."
 
 
 def _ram_limit(problem: Problem) -> int:
@@ -135,7 +146,7 @@ def _together(problem: Problem, least: Prediction) -> DoesNotFit:
         resource="ram",
         needed=needed,
         limit=limit,
-        next_step=_raise_budget("ram", needed),
+        next_step=_raise_budget("ram", needed, problem.profile.ram_bytes),
     )
 
 
@@ -152,7 +163,10 @@ def live_tensors(
     return sorted(live, key=lambda item: (-item[1], item[0]))
 
 
-def _raise_budget(option: str, needed: int) -> str:
+def _raise_budget(option: str, needed: int, on_device: int | None) -> str:
+    """A larger budget helps only as far as the device goes."""
+    if on_device is not None and needed > on_device:
+        return f"Choose a target with {format_bytes(needed)} of {option}, or a smaller model."
     return f"The least that fits: --{option} {-(-needed // 1024)}K; or start from a smaller model."
 
 

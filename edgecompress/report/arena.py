@@ -28,7 +28,7 @@ _LABELLED_STEPS = 60
 _POINTS_A_LETTER = 4.2
 _FONT_POINTS = 7
 _PEAK_COLOUR = "#c0392b"
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.hashsalt": "edgecompress",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -58,7 +58,7 @@ def arena_svg(memory: MemoryMap, steps: Sequence[str], *, title: str) -> str:
     )
     heights = _panel_heights(arenas)
     width = min(max(_INCHES_A_STEP * len(steps), _INCHES_WIDE[0]), _INCHES_WIDE[1])
-    with mpl.rc_context({**_defaults(), **_RC}):
+    with mpl.rc_context(_defaults() | _RC):
         figure = Figure(figsize=(width, sum(heights) + 1.6), layout="constrained")
         FigureCanvasSVG(figure)
         panels = figure.subplots(
