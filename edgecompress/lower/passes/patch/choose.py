@@ -20,14 +20,19 @@ from edgecompress.lower.memory.lifetimes import arena_buffers, live_bytes
 from edgecompress.lower.memory.overlap import allowances
 from edgecompress.lower.memory.regions import place_in_regions, ram_rooms
 from edgecompress.lower.passes.choice import Goal
-from edgecompress.lower.passes.patch.stage import Stage, check_stage, divided, with_functions
+from edgecompress.lower.passes.patch.stage import (
+    Stage,
+    check_stage,
+    divided,
+    stripe_counts,
+    with_functions,
+)
 from edgecompress.lower.passes.patch.stripe import CannotStripe
 from edgecompress.lower.passes.specialize import Offers, choose_for, install
 from edgecompress.lower.program import Buffer, Program
 from edgecompress.records import PatchReport
 from edgecompress.target.schema import DeviceProfile
 
-_STRIPES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 _LONGEST_STAGE = 24
 _MOST_STAGES = 3
 _TRIALS = 6
@@ -204,7 +209,7 @@ def _candidates(made: _Made, goal: int) -> list[_Candidate]:
         if _kept_bytes(program, first, end) > goal:
             continue
         enough = 0
-        for stripes in _STRIPES:
+        for stripes in stripe_counts(program.buffers[program.steps[end - 1].output].shape[1])[1:]:
             stage = Stage(first, end, stripes)
             try:
                 trial = divided(program, stage)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 import tvm
@@ -123,12 +122,20 @@ def _kind(program: Program, argument: Argument) -> tuple[tuple[int, ...], str]:
 
 
 def _split(program: Program, stage: Stage) -> list[Rows]:
-    """The rows of the stage's last map that each stripe makes, as even as can be."""
+    """The rows of the stage's last map that each stripe makes: equal, but for the last's.
+
+    Equal stripes without a border share their kernels.
+    """
     height = program.buffers[program.steps[stage.end - 1].output].shape[1]
-    if not 1 <= stage.stripes <= height:
+    if stage.stripes not in stripe_counts(height):
         raise CannotStripe(f"{height} rows do not make {stage.stripes} stripes")
-    ends = [height * index // stage.stripes for index in range(stage.stripes + 1)]
-    return [Rows(first, end) for first, end in pairwise(ends)]
+    each = -(-height // stage.stripes)
+    return [Rows(first, min(first + each, height)) for first in range(0, height, each)]
+
+
+def stripe_counts(height: int) -> list[int]:
+    """How many equal stripes so many rows make, the last with what is left: rising, from 1."""
+    return sorted({-(-height // each) for each in range(1, height + 1)})
 
 
 @dataclass
