@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 def generators_for(core: Core) -> tuple[Generator, ...]:
     """The generators whose code runs on this core; none for a core without a set of its own.
 
-    A core with MVE also runs the DSP set, which takes what the vector kernels refuse.
+    A core with MVE also runs the DSP set, which takes what the vector kernels refuse. Those without
+    packed arithmetic have the portable kernels on encoded weights.
     """
     generators: tuple[Generator, ...] = ()
     if core.mve:
@@ -21,7 +22,18 @@ def generators_for(core: Core) -> tuple[Generator, ...]:
         generators += _offered("dsp")
     if core.isa == "rv32imc":
         generators += _offered("rv32")
+    if not core.dsp:
+        generators += _encoded(core)
     return generators
+
+
+def _encoded(core: Core) -> tuple[Generator, ...]:
+    """Portable kernels on encoded weights, for microcontrollers' cores without packed sums."""
+    if core.isa not in ("armv6-m", "armv7-m", "rv32imc"):
+        return ()
+    from edgecompress.lower.isa.scalar.generators import ENCODED
+
+    return ENCODED[core.isa]
 
 
 def _offered(instruction_set: str) -> tuple[Generator, ...]:

@@ -1,0 +1,1 @@
+"""Cores without packed arithmetic: the kernels' own TIR, reading encoded weights."""
