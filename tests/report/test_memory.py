@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from report_samples import KIB, make_result
-from test_arena import small_map
+from test_arena_picture import small_map
 
 from edgecompress.records import FlashUse, OptimizeTrade, PatchReport, RamUse, RegionUse
 from edgecompress.report.text import report_text
