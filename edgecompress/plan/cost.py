@@ -94,7 +94,7 @@ def constant_bytes(
 ) -> int:
     """Weights, bias, multipliers and tables of one step, each on the image's alignment."""
     if step.op not in LINEAR_OPS:
-        return TABLE_BYTES.get(step.op, 0)
+        return TABLE_BYTES.get(step.op, 0) + step.fixed_bytes
     channels_out = network.tensors[step.output].channels(widths)
     storage = (weights or {}).get(step.factor_of or step.layer)
     stored = stored_bytes(storage, weight_count(network, step, widths))
@@ -104,7 +104,8 @@ def constant_bytes(
 
 def step_macs(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:
     """Multiply-accumulates of one step: each weight is used once an output position."""
-    return weight_count(network, step, widths) * network.tensors[step.output].positions
+    moving = weight_count(network, step, widths) * network.tensors[step.output].positions
+    return moving + step.fixed_macs
 
 
 def arena_lifetimes(network: Network, widths: Mapping[str, int]) -> dict[str, Lifetime]:
@@ -150,7 +151,10 @@ def fused_convolutions(network: Network) -> dict[int, int]:
         sources = [network.tensors[name].storage for name in step.inputs]
         latest = max(sources, key=lambda name: made.get(name, -1))
         producer = made.get(latest, -1)
-        if producer >= 0 and network.steps[producer].op == "conv2d" and reads[latest] == 1:
+        if producer < 0 or reads[latest] != 1:
+            continue
+        convolution = network.steps[producer]
+        if convolution.op == "conv2d" and convolution.channel_groups == 1:
             found[index] = producer
     return found
 

@@ -18,7 +18,9 @@ from edgecompress.target.registry import load_target
 from edgecompress.verify.host import HostModel
 
 
-def residual_model(*, read_twice: bool = False, order: str = "ba") -> onnx.ModelProto:
+def residual_model(
+    *, read_twice: bool = False, order: str = "ba", groups: int = 1
+) -> onnx.ModelProto:
     """[1, 8, 8, 8]: conv a, conv b, conv c, add of a and c, mean, dense."""
     build = QdqBuilder(3)
     same = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
@@ -27,7 +29,8 @@ def residual_model(*, read_twice: bool = False, order: str = "ba") -> onnx.Model
     a = build.wire(build.node("Relu", ["a_out"], "a_relu"), 0.06, -128, "a_in")
     build.node("Conv", [a, *build.weights("b", (8, 8, 3, 3), 0.06)], "b_out", **same)
     b = build.wire("b_out", 0.08, 5, "b_in")
-    build.node("Conv", [b, *build.weights("c", (8, 8, 3, 3), 0.08)], "c_out", **same)
+    weights = build.weights("c", (8, 8 // groups, 3, 3), 0.08)
+    build.node("Conv", [b, *weights], "c_out", **same, group=groups)
     c = build.wire("c_out", 0.08, 5, "c_in")
     build.node("Add", [a, c] if order == "ab" else [c, a], "sum")
     s = build.wire(build.node("Relu", ["sum"], "sum_relu"), 0.1, -128, "s")
@@ -84,6 +87,14 @@ def test_the_sum_lies_over_what_it_is_added_to() -> None:
 
 def test_a_convolution_read_twice_stays_apart() -> None:
     assert "conv2d_add" not in [step.op for step in compiled(residual_model(read_twice=True)).steps]
+
+
+def test_a_grouped_convolution_stays_apart_and_runs_on_its_own_kernel() -> None:
+    program = compiled(residual_model(groups=4))
+    assert [step.op for step in program.steps][2:4] == ["conv2d", "add"]
+    device = specialize(program, load_target("cortex-m7"))
+    assert "grouped" in device.steps[2].implementation
+    assert device.steps[3].implementation
 
 
 def test_occupied_bytes_are_those_of_the_arena() -> None:

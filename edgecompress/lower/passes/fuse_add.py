@@ -25,8 +25,8 @@ from edgecompress.lower.program import Argument, Program, Step
 def fuse_add(program: Program) -> Program:
     """The program with every such pair fused; offsets are to be placed anew.
 
-    A pair is fused when nobody else reads the convolution's output and the other operand is ready
-    before the convolution runs. The fused step stands where the convolution stood.
+    A pair is fused when the convolution has one group, nobody else reads its output and the other
+    operand is ready before it runs. The fused step stands where the convolution stood.
     """
     reads = Counter(
         argument.name
@@ -74,7 +74,9 @@ def _convolution(program: Program, index: int, reads: Counter) -> tuple[int, int
         return None
     operand = 0 if written[0] > written[1] else 1
     producer = written[operand]
-    if not isinstance(program.steps[producer].kernel, Conv2D):
+    convolution = program.steps[producer].kernel
+    # no instruction set has a kernel for the sum with a grouped one: apart they take a quarter
+    if not isinstance(convolution, Conv2D) or convolution.groups > 1:
         return None
     return (producer, operand) if reads[arguments[operand].name] == 1 else None
 
