@@ -104,8 +104,8 @@ def filters_of(module: nn.Module) -> torch.Tensor:
     Of a recurrent unit: its rows of all gates, for the inputs and for the states before.
     """
     if isinstance(module, Recurrent):
-        layer = module.layer
-        rows = torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], dim=1).detach()
+        weights = dict(module.layer.named_parameters())
+        rows = torch.cat([weights["weight_ih_l0"], weights["weight_hh_l0"]], dim=1).detach()
         return rows.reshape(module.gates, module.hidden, -1).transpose(0, 1).flatten(1)
     assert isinstance(module, nn.Conv2d | nn.Linear)
     return module.weight.detach().flatten(1)

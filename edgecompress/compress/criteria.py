@@ -122,9 +122,12 @@ def _taylor(
     generator = torch.Generator().manual_seed(0)
     for start in range(0, len(calibration), _BATCH):
         reader = _Readers(trainable.graph)
-        output = reader.run(calibration[start : start + _BATCH])
+        batch = calibration[start : start + _BATCH]
+        output = reader.run(batch)
         known = None if labels is None else labels[start : start + _BATCH]
-        cost = _cost(output, known, generator)
+        classifies = output.dim() == 2 and output.shape[1] > 1
+        classifies = classifies and (known is not None or output.shape != batch.shape)
+        cost = _cost(output, known, generator if not classifies else None)
         edges = [(node, edge) for node, edge in reader.edges if edge.requires_grad]
         gradients = torch.autograd.grad(cost, [edge for _, edge in edges], allow_unused=True)
         change = torch.zeros(len(output), len(totals), dtype=torch.float64)
@@ -137,15 +140,16 @@ def _taylor(
 
 
 def _cost(
-    output: torch.Tensor, labels: torch.Tensor | None, generator: torch.Generator
+    output: torch.Tensor, labels: torch.Tensor | None, generator: torch.Generator | None
 ) -> torch.Tensor:
-    """Summed over the batch: cross entropy of scores [N, classes], or a random projection.
+    """Summed over the batch: cross entropy of scores [N, classes], or a random projection where
+    there is a generator for it.
 
     Probabilities go through the same formula: the order of channels hardly changes. At the minimum
     of a squared error against the model's own outputs every gradient is zero; a projection of the
     outputs on random signs r has E (r . dy)^2 = |dy|^2 instead.
     """
-    if output.dim() == 2 and output.shape[1] > 1:
+    if generator is None:
         wanted = output.argmax(1) if labels is None else labels
         return nn.functional.cross_entropy(output, wanted, reduction="sum")
     signs = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from edgecompress.compress.layers import is_depthwise, kind_of, layer_name, module_of
+from edgecompress.compress.patches import patches_of
 from edgecompress.errors import BadData
 from edgecompress.model.trainable import Trainable
 
@@ -167,9 +168,7 @@ def _rows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """[N, P, D] what the layer multiplies at P positions, and [N, P, O] what it should give."""
     if isinstance(layer, nn.Conv2d):
-        patches = nn.functional.unfold(
-            x, layer.kernel_size, layer.dilation, layer.padding, layer.stride
-        ).transpose(1, 2)
+        patches = patches_of(layer, x)
         targets = y.flatten(2).transpose(1, 2)
         count = patches.shape[1]
         chosen = torch.randperm(count, generator=generator)[:_POSITIONS]

@@ -64,10 +64,9 @@ def decomposed(weight: torch.Tensor, rank: int, moments: Moments | None) -> Fact
     With `moments` the error is that of the outputs, channels whitened as for Tucker-2: the input
     side of the tensor is multiplied by S^1/2, and B by its inverse afterwards.
     """
-    tensor = weight
-    if moments is not None:
-        root, inverse = square_root(moments.input)
-        tensor = torch.einsum("oihw,ij->ojhw", weight, root)
+    identity = torch.eye(weight.shape[1], dtype=weight.dtype)
+    root, inverse = (identity, identity) if moments is None else square_root(moments.input)
+    tensor = torch.einsum("oihw,ij->ojhw", weight, root)
     best: Factors = []
     least = float("inf")
     for start in range(_STARTS):
@@ -77,8 +76,7 @@ def decomposed(weight: torch.Tensor, rank: int, moments: Moments | None) -> Fact
             best, least = factors, error
         if least <= 1e-12 * float(tensor.square().sum()):
             break
-    if moments is not None:
-        best[1] = inverse @ best[1]
+    best[1] = inverse @ best[1]
     return best
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from edgecompress.compress.layers import layer_name, module_of
 from edgecompress.compress.lowrank.bounds import Layer
+from edgecompress.compress.patches import patches_of
 
 _BATCH = 64
 _POSITIONS = 64
@@ -55,9 +56,7 @@ class Moments:
 
 def sampled_patches(layer: nn.Conv2d, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """[rows, I * kh * kw] float64: what the layer multiplies, at some places of each map."""
-    patches = nn.functional.unfold(
-        x.detach(), layer.kernel_size, layer.dilation, layer.padding, layer.stride
-    ).transpose(1, 2)
+    patches = patches_of(layer, x.detach())
     chosen = torch.randperm(patches.shape[1], generator=generator)[:_POSITIONS]
     return patches[:, chosen].double().flatten(0, 1)
 

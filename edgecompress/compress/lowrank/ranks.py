@@ -92,13 +92,12 @@ def choose_ranks(
         moments = observe(trainable.graph, found, calibration, with_patches=frozenset(fitted))
     chosen: dict[str, LowRank] = {}
     for name, layer in found.items():
-        possible = methods_of(layer)
-        wanted = [one for one in possible if one == method or (method is None and one != "cp")]
         choices = [
-            LowRank(method=one, ranks=tuple(min(rank, limit) for limit in possible[one]))
+            LowRank(method=one, ranks=tuple(min(rank, limit) for limit in limits))
             if rank is not None
             else LowRank(method=one, ranks=rank_for_energy(layer, one, energy, moments.get(name)))
-            for one in wanted
+            for one, limits in methods_of(layer).items()
+            if one == method or (method is None and one != "cp")
         ]
         best = min(choices, key=lambda one: factored_weights(layer, one), default=None)
         if best is not None and factored_weights(layer, best) < layer.weight.numel():
