@@ -19,6 +19,7 @@ import torch
 from torch import fx, nn
 
 from edgecompress.compress.layers import is_depthwise, kind_of, layer_name, module_of
+from edgecompress.model.recurrent import Recurrent
 from edgecompress.model.trainable import Trainable
 
 LINEAR_OPS = ("conv2d", "depthwise_conv2d", "dense")
@@ -62,7 +63,8 @@ class PlannedStep:
     """One kernel call to be. `taps` is the window or filter area; `layer` the module's name.
 
     `channel_groups` is a grouped convolution's count (1 for dense and ordinary convolutions);
-    `factor_of` the layer a low-rank factor stands for.
+    `factor_of` the layer a low-rank factor stands for. `fixed_bytes` and `fixed_macs` are constants
+    and work that no width changes.
     """
 
     name: str
@@ -73,6 +75,8 @@ class PlannedStep:
     taps: int = 1
     channel_groups: int = 1
     factor_of: str = ""
+    fixed_bytes: int = 0
+    fixed_macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,8 @@ class _Reader:
 
     def define(self, node: fx.Node, parts: tuple[Part, ...] | None) -> str:
         shape = self.shapes[node.name]
-        positions = math.prod(shape[2:])
-        parts = parts or (Part(None, shape[1]),)
+        parts = parts or (Part(None, shape[_channel_axis(node, shape)]),)
+        positions = math.prod(shape[1:]) // sum(part.count({}) for part in parts)
         self.tensors[node.name] = Tensor(node.name, parts, positions, node.name)
         self.alias[node.name] = node.name
         return node.name
@@ -166,12 +170,30 @@ class _Reader:
                 window = getattr(module_of(node), "kernel_size")  # noqa: B009
                 op = "max_pool2d" if kind == "maxpool" else "average_pool2d"
                 self.step(node, op, None, taps=_area(window))
-            case "globalpool":
+            case "recurrent":
+                self.read_recurrent(node)
+            case "globalpool" | "mean":
                 self.step(node, "mean", None, taps=self.tensors[self.source(node)].positions)
             case "pad" if len(node.users) == 1 and kind_of(next(iter(node.users))) == "conv":
                 self.same(node)  # zero padding becomes the convolution's own
-            case "pad" | "softmax":
+            case "pad" | "select":
                 self.step(node, kind, None)
+            case "softmax" | "scores":
+                op = "attention_scores" if kind == "scores" else kind
+                self.step(node, op, (Part(None, self.shapes[node.name][-1]),))
+            case "mix":
+                values = self.tensors[self.source(node, 1)].parts
+                self.step(node, "attention_mix", values)
+            case "gelu" | "sigmoid" | "tanh":
+                self.step(node, "lookup", None)
+            case "layernorm":
+                features = self.shapes[node.name][-1]
+                self.step(node, "layer_norm", None, fixed_bytes=8 * features)
+            case "offset":
+                size = math.prod(self.shapes[node.name])
+                self.step(node, "add", None, fixed_bytes=size)
+            case "permute":
+                self.step(node, "transpose", None)
             case "flatten" | "reshape":
                 self.reshape(node)
             case "identity":
@@ -204,6 +226,21 @@ class _Reader:
         parts = None if op == "depthwise_conv2d" else own
         self.step(node, op, parts, layer=layer, taps=taps, channel_groups=groups)
 
+    def read_recurrent(self, node: fx.Node) -> None:
+        """Its width is not the planner's to choose: sizes are those of the layer as it is."""
+        layer = module_of(node)
+        assert isinstance(layer, Recurrent)
+        rows = layer.gates * layer.hidden
+        weights = rows * (layer.inputs + layer.hidden)
+        steps = self.shapes[_inputs(node)[0].name][1]
+        self.step(
+            node,
+            type(layer).__name__.lower(),
+            (Part(None, layer.hidden),),
+            fixed_bytes=weights + 16 * rows,
+            fixed_macs=weights * steps,
+        )
+
     def fold_or_step(self, node: fx.Node, hosts: tuple[str, ...], op: str) -> None:
         """Into the producer when that is a host whose value nobody else needs."""
         before = _inputs(node)[0]
@@ -218,6 +255,13 @@ class _Reader:
         """A reshape costs nothing: the same bytes under another shape."""
         tensor = self.tensors[self.source(node)]
         shape = self.shapes[node.name]
+        ranks = {len(shape), len(self.shapes[_inputs(node)[0].name])}
+        if ranks == {3, 4} and tensor.positions > 1:
+            # a sequence becomes a map, or back: the device stores channels last in both
+            parts = None if len(shape) == 3 else (Part(None, shape[1]),)
+            known = any(part.group for part in tensor.parts)
+            self.step(node, "transpose", None if known else parts)
+            return
         if len(shape) != 2 or tensor.positions == 1:
             self.same(node)
             return
@@ -231,6 +275,14 @@ def _inputs(node: fx.Node) -> list[fx.Node]:
     first = node.args[0]
     arguments = first if isinstance(first, list | tuple) else node.args
     return [item for item in arguments if isinstance(item, fx.Node)]
+
+
+def _channel_axis(node: fx.Node, shape: tuple[int, ...]) -> int:
+    """The last of a sequence [N, time, features]; 1 of maps, rows, and an input made a map."""
+    becomes_map = node.op == "placeholder" and any(
+        user.op == "call_function" and kind_of(user) == "reshape" for user in node.users
+    )
+    return 2 if len(shape) == 3 and not becomes_map else 1
 
 
 def _area(kernel_size: int | tuple[int, ...]) -> int:
