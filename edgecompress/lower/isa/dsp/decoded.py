@@ -103,10 +103,12 @@ class _Driver:
 
     def _call(self) -> list[str]:
         call = [f"bl {self.kernel}"]
-        if self.inputs == 2:
+        if self.inputs == 2 and self.scratch:
             given = ["ldr r4, [sp, #16]", "ldr r0, [sp]", "ldr r1, [sp, #56]",
                      "ldrd r2, r3, [sp, #8]", "sub sp, #8", "str r4, [sp]"]  # fmt: skip
             call.append("add sp, #8")
+        elif self.inputs == 2:
+            given = ["ldr r0, [sp]", "ldr r1, [sp, #56]", "ldr r2, [sp, #8]", "ldr r3, [sp, #16]"]
         elif self.scratch:
             given = ["ldr r0, [sp]", "ldrd r1, r2, [sp, #8]", "ldr r3, [sp, #16]"]
         else:

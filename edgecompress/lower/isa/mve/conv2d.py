@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgecompress.lower.isa.interface import Cost, Implementation
+from edgecompress.lower.isa.interface import Cost, Implementation, WeightStream
 from edgecompress.lower.isa.mve.gather import (
     CONV2D,
     convolution,
@@ -189,15 +189,20 @@ class _Layer:
         instructions = pairs * each + odd * single + 40
         words = requantize_words(blocks, channels, self.requantize)
         stream = interleave(ordered, self.bias, self.multiplier)
+        constant = pack(words, own, stream, self.last)
+        header = constant.size - stream.size // 4
         gathers = symbol == CONV2D
         kind = "convolution" if gathers else "pointwise"
         return Implementation(
             symbol=symbol + variant.suffix,
-            constants=(pack(words, own, stream, self.last),),
+            constants=(constant,),
             cost=Cost(instructions, round(instructions * CYCLES_PER_INSTRUCTION), 0),
             description=f"mve {kind}, 2 pixels x 4 channels",
             assembly=convolution(variant) if gathers else pointwise(symbol, variant),
             scratch_bytes=scratch_bytes,
             may_overlap_input=distance,
             in_place_arguments=(1,) if variant.added else (),
+            stream=WeightStream(
+                header, GROUP, BLOCK * blocks, GROUP, groups, channels=GROUP, mixed=False
+            ),
         )

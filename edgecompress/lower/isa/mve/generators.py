@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgecompress.lower.isa.dsp.decoded import DecodedGenerator
 from edgecompress.lower.isa.interface import Generator
 from edgecompress.lower.isa.mve.add import AddGenerator
 from edgecompress.lower.isa.mve.conv2d import ConvolutionGenerator
@@ -10,6 +11,7 @@ from edgecompress.lower.isa.mve.pooling import PoolGenerator
 
 GENERATORS: tuple[Generator, ...] = (
     ConvolutionGenerator(),
+    DecodedGenerator(ConvolutionGenerator()),
     DepthwiseGenerator(),
     PoolGenerator(),
     AddGenerator(),
