@@ -6,10 +6,12 @@ another budget of the same model and data find what is done already.
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -122,12 +124,22 @@ def in_processes(
 ) -> Iterator[Score]:
     """The same trials in spawned processes; scores in the plans' order, as they finish."""
     threads = max(1, torch.get_num_threads() // jobs)
-    given = (trainable, splits, scorer.user_metric, threads, list(sys.path))
+    given = (_portable(trainable), splits, scorer.user_metric, threads, list(sys.path))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _begin_worker, given) as pool:
         for plan, score in zip(plans, pool.map(_work, plans), strict=True):
             progress.advance(plan.finetune_steps)
             yield score
+
+
+def _portable(trainable: Trainable) -> Trainable:
+    """A copy that pickles: fx writes a module's source, where a traced annotation may be a word
+    it cannot import."""
+    graph = copy.deepcopy(trainable.graph)
+    for node in graph.graph.nodes:
+        node.type = None
+    graph.recompile()
+    return replace(trainable, graph=graph)
 
 
 _worker: tuple[Trainable, Splits, Scorer] | None = None
