@@ -150,7 +150,6 @@ def test_stages_of_random_networks_give_the_same_numbers(
     for stage in data.draw(st.lists(st.sampled_from(possible), min_size=1, max_size=2)):
         striped = patched(program, stage)
         check_placed(striped)
-        assert striped.macs >= program.macs
         values = twin.run(striped, x)
         np.testing.assert_array_equal(values[striped.steps[-1].name], whole[program.steps[-1].name])
         last = program.steps[stage.end - 1].name
