@@ -114,16 +114,22 @@ def distill(
             keep_from=min(keep_from, steps),
         )
         if aware:
-            return _aware(run, student, splits, weights or {})
+            return _aware(run, student, splits, weights or {}, seed)
         graph = copy.deepcopy(student.graph).eval().to(run.device)
         run.train(graph, steps, _NEVER if keep_from else run.judge.score(graph))
     return replace(student, graph=_ordinary(graph))
 
 
 def _aware(
-    run: Session, student: Trainable, splits: Splits, weights: Mapping[str, WeightStorage]
+    run: Session,
+    student: Trainable,
+    splits: Splits,
+    weights: Mapping[str, WeightStorage],
+    seed: int,
 ) -> Quantized:
-    calibration = splits.train.x[:_CALIBRATION_SAMPLES]
+    # Data may be sorted by class; a choice over all of it is not.
+    order = np.random.default_rng(seed).permutation(len(splits.train.x))[:_CALIBRATION_SAMPLES]
+    calibration = splits.train.x[np.sort(order)]
     before = prepare(student, calibration, weights)
     least = run.judge.score(_simulated(before).to(run.device))
     graph = copy.deepcopy(student.graph).eval()
@@ -148,7 +154,8 @@ def _aware(
 
 def _ordinary(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
     """Back on the CPU and in the usual memory order, in eval mode."""
-    return graph.cpu().to(memory_format=torch.contiguous_format).eval()
+    plain = graph.cpu().to(memory_format=torch.contiguous_format)  # pyright: ignore
+    return plain.eval()
 
 
 def _simulated(model: Quantized) -> torch.fx.GraphModule:

@@ -65,7 +65,7 @@ class Session:
         Returns:
             The score of the state left; minus infinity after a phase that compares none.
         """
-        graph = graph.to(self.device, memory_format=torch.channels_last)
+        graph = graph.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore
         parameters = [one for one in graph.parameters() if one.requires_grad]
         if self.hints is not None:
             parameters += self.hints.projections.parameters()

@@ -154,10 +154,11 @@ def _parts(splits: Splits) -> tuple[Dataset, Dataset, Dataset]:
 def _guessed(
     output: torch.Tensor, example: torch.Tensor, y: np.ndarray | None, probabilities: bool
 ) -> Kind:
-    integer = y is not None and np.issubdtype(y.dtype, np.integer) and y.ndim == 1
+    known = np.zeros(0) if y is None else y
+    integer = np.issubdtype(known.dtype, np.integer) and known.ndim == 1
     same_size = output.numel() == example.numel()
     # Normal or abnormal is said of an autoencoder's inputs, it is none of its outputs.
-    two_sided = integer and output.shape[-1] > 2 and len(np.unique(y)) <= 2
+    two_sided = integer and output.shape[-1] > 2 and len(np.unique(known)) <= 2
     if same_size and not probabilities and (not integer or two_sided):
         return "autoencoder"
     if output.dim() == 2 and output.shape[1] >= 2 and (integer or probabilities):

@@ -29,13 +29,15 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        _context: Any, x: torch.Tensor, rounding: Callable[[torch.Tensor], torch.Tensor]
+        ctx: Any,  # noqa: ARG004 - torch's interface
+        x: torch.Tensor,
+        rounding: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
         return rounding(x)
 
     @staticmethod
-    def backward(_context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradients[0], None
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ARG004
+        return grad_outputs[0], None
 
 
 class FakeActivation(nn.Module):

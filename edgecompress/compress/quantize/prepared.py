@@ -12,7 +12,13 @@ from edgecompress.compress.batchnorm import fold
 from edgecompress.compress.layers import input_nodes, kind_of, layer_name, module_of
 from edgecompress.compress.quantize.affine import Affine
 from edgecompress.compress.quantize.sharing import Sharing
-from edgecompress.compress.quantize.weights import WeightGrid, make_grid, widened, zeroed
+from edgecompress.compress.quantize.weights import (
+    WeightGrid,
+    make_grid,
+    quantize_bias,
+    widened,
+    zeroed,
+)
 from edgecompress.errors import BadInput
 from edgecompress.model.trainable import Trainable
 from edgecompress.records import WeightStorage
@@ -22,7 +28,7 @@ Layer = nn.Conv2d | nn.Linear
 
 @dataclass
 class Quantized(Trainable):
-    """A folded graph whose float weights are exactly what the deployable will dequantize to.
+    """A folded graph whose weights and biases are what the deployable will dequantize to.
 
     `quantize` writes it as it is; a forward pass of `graph` shows the weights' rounding but not
     the activations'.
@@ -64,7 +70,7 @@ def put_on_grids(
     grids: dict[str, WeightGrid] | None = None,
     per_channel: bool = True,
 ) -> Quantized:
-    """Rounds the weights of `folded` in place and gathers everything `quantize` writes.
+    """Rounds weights and biases of `folded` in place and gathers everything `quantize` writes.
 
     Args:
         folded: no BatchNorm left; its graph becomes the result's.
@@ -88,6 +94,9 @@ def put_on_grids(
             grid = make_grid(weight, bias, scales[name], storage.get(name), per_channel=per_channel)
         made[name] = grid
         layer.weight = nn.Parameter(torch.from_numpy(grid.real(grid.round(weight))))
+        if layer.bias is not None:
+            stored, step = quantize_bias(bias, scales[name], grid.scale)
+            layer.bias = nn.Parameter(torch.from_numpy(stored.astype(np.float32) * step))
     return Quantized(
         folded.graph,
         folded.example,

@@ -104,7 +104,7 @@ def least_error_scale(flat: np.ndarray, largest: np.ndarray, limit: int) -> np.n
     for factor in _SHRINK:
         scale = safe * factor
         for _ in range(_REFITS):
-            chosen = np.clip(np.rint(flat / scale[:, None]), -limit, limit)
+            chosen: np.ndarray = np.rint(flat / scale[:, None]).clip(-limit, limit)
             error = np.sum((flat - chosen * scale[:, None]) ** 2, axis=1)
             best = np.where(error < least, scale, best)
             least = np.minimum(error, least)
