@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from edgecompress.compress.methods import Compressed, MethodOptions
+    from edgecompress.compress.method_options import MethodOptions
+    from edgecompress.compress.methods import Compressed
     from edgecompress.model.data import Dataset, Splits
     from edgecompress.model.load import Source
     from edgecompress.model.trainable import Trainable
 
-Method = Literal["prune", "sparsify", "lowrank", "quantize", "share"]
+Method = Literal["prune", "sparsify", "lowrank", "quantize", "share", "distill"]
 
 _PACKAGES = ("edgecompress", "torch", "onnx", "numpy")
 
@@ -105,8 +106,8 @@ def compress_model(
 
     Args:
         model: "demo", a .onnx/.pt2 path, or "package.module:callable" returning an nn.Module.
-        options: `edgecompress.compress.methods.PruneOptions` and its siblings; the class is the
-            method.
+        options: `PruneOptions` or a sibling of it in `edgecompress.compress.method_options`; the
+            class is the method.
         data: .npz, image folder or "package.module:callable"; the demo brings its own.
         finetune_steps: recovery training against the original model.
         output: folder; default build/<model>-<method>.
@@ -229,6 +230,8 @@ def _scored(
     expected: np.ndarray, made: np.ndarray, part: Dataset
 ) -> tuple[str, tuple[float, float]]:
     classifies = expected.ndim == 2 and expected.shape[1] > 1
+    # Without labels an output like the input is an autoencoder's.
+    classifies = classifies and (part.y is not None or expected.shape != part.x.shape)
     if classifies:
         labels = expected.argmax(1) if part.y is None else part.y
         metric = "same top-1 as before %" if part.y is None else "top-1 %"

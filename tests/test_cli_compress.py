@@ -13,7 +13,7 @@ from torch import nn
 
 from edgecompress.cli import main
 from edgecompress.cli.compress import Method, options_of
-from edgecompress.compress.methods import OPTIONS, PruneOptions
+from edgecompress.compress.method_options import OPTIONS, PruneOptions
 from edgecompress.errors import BadConfig
 from edgecompress.model.load import load_source
 from edgecompress.model.reference import run_onnx
@@ -52,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(where / "data.npz", x=x, y=y)
     np.savez(where / "unlabelled.npz", x=x)
     np.savez(where / "small.npz", x=x[:2])
+    np.savez(where / "foreign.npz", x=x, y=y + 1)
     torch.manual_seed(0)
     network = Small().train()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
@@ -158,16 +159,41 @@ def test_factorization_leaves_the_smallest_factors(
     assert by_rank["before"]["parameters"] - by_rank["after"]["parameters"] == saved
 
 
-@pytest.mark.parametrize("how", ["--gradual", "--at-once"])
-def test_zeros_outlive_finetuning_and_the_same_seed_gives_the_same_file(
-    how: str, capsys: pytest.CaptureFixture[str]
+def tiny_student() -> nn.Module:
+    """A network of a tenth of the weights, not trained."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(6, CLASSES),
+    )  # fmt: skip
+
+
+def test_a_student_learns_from_unlabelled_data(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = f"net.onnx -m sparsify --sparsity 0.75 {how} --finetune-steps 20 --seed 4 -o same"
-    first, second = (run(f"{line} --data data.npz", capsys) for _ in range(2))
-    assert first["hashes"] == second["hashes"]
-    assert first["after"]["nonzero_weights"] == first["before"]["nonzero_weights"] // 4
-    bare = run("net.onnx -m sparsify --sparsity 0.75 --data data.npz -o same --seed 4", capsys)
-    assert bare["hashes"]["model"] != first["hashes"]["model"]
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    line = "net.onnx -m distill --student test_cli_compress:tiny_student --data unlabelled.npz"
+    results = [run(f"{line} -o student --finetune-steps {steps}", capsys) for steps in (1, 100)]
+    learnt = [result["accuracy"]["validation"][1] for result in results]
+    assert learnt[1] > learnt[0] + 10
+    assert results[1]["after"]["parameters"] < results[1]["before"]["parameters"] / 10
+    shapes = [weight.shape for weight in to_trainable(
+        load_source(str(folder / "student" / "model.onnx"))).graph.parameters()]  # fmt: skip
+    assert shapes[0] == (6, 1, 3, 3)
+
+
+def test_zeros_outlive_finetuning_and_the_same_seed_gives_the_same_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = (
+        "net.onnx -m sparsify --sparsity 0.75 --finetune-steps 20 --seed 4 --data data.npz -o same"
+    )
+    first, second, at_once = (
+        run(f"{line} {how}", capsys) for how in ("--gradual", "--gradual", "--at-once")
+    )
+    assert first["hashes"] == second["hashes"] != at_once["hashes"]
+    for result in (first, at_once):
+        assert result["after"]["nonzero_weights"] == result["before"]["nonzero_weights"] // 4
 
 
 def test_the_table_has_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,6 +221,9 @@ def test_the_table_has_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
         ("net.onnx -m lowrank --layers nose", "no layer 'nose' to factorize"),
         ("net.onnx -m share --layers nose --data data.npz", "no layer 'nose'"),
         ("net.onnx -m prune --data small.npz", "small holds 2 samples"),
+        ("net.onnx -m prune --data foreign.npz", "Labels go up to 3, the model has 3 outputs"),
+        ("net.onnx -m distill --data data.npz", "Distillation needs a student"),
+        ("net.onnx -m distill --student net.onnx --data data.npz", "Distillation is training"),
         ("net.onnx -m prune -o x.onnx", "--output names a folder"),
         ("one.onnx -m prune", "no prunable layer"),
         ("nothing.onnx -m prune", "no file 'nothing.onnx'"),

@@ -15,7 +15,7 @@ from edgecompress.cli.session import choose, show, working
 from edgecompress.errors import BadConfig
 
 if TYPE_CHECKING:
-    from edgecompress.compress.methods import MethodOptions
+    from edgecompress.compress.method_options import MethodOptions
 
 
 class Method(StrEnum):
@@ -26,6 +26,7 @@ class Method(StrEnum):
     lowrank = "lowrank"
     quantize = "quantize"
     share = "share"
+    distill = "distill"
 
 
 class Criterion(StrEnum):
@@ -72,7 +73,8 @@ class Rounding(StrEnum):
     adaround = "adaround"
 
 
-_PRUNE, _SPARSIFY, _LOWRANK, _QUANTIZE = "Prune", "Sparsify", "Low rank", "Quantize and share"
+_PRUNE, _SPARSIFY, _LOWRANK = "Prune", "Sparsify", "Low rank"
+_QUANTIZE, _DISTILL = "Quantize and share", "Distill"
 
 MethodOption = Annotated[Method, typer.Option("--method", "-m", help="What to do to the model.")]
 Ratio = Annotated[
@@ -163,6 +165,26 @@ Values = Annotated[
     typer.Option("--values", help="16 or 4 different weights a layer; default 16.",
                  rich_help_panel=_QUANTIZE),
 ]  # fmt: skip
+Student = Annotated[
+    str | None,
+    typer.Option("--student", help="The model that learns: .onnx, .pt2 or pkg.mod:callable.",
+                 rich_help_panel=_DISTILL),
+]  # fmt: skip
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", help="Softens the answers; default 4.",
+                 rich_help_panel=_DISTILL),
+]  # fmt: skip
+LabelShare = Annotated[
+    float | None,
+    typer.Option("--label-share", help="Weight of true labels, 0 to 1; default 0.3.",
+                 rich_help_panel=_DISTILL),
+]  # fmt: skip
+FeatureShare = Annotated[
+    float | None,
+    typer.Option("--feature-share", help="Weight of feature distillation; default 0, none.",
+                 rich_help_panel=_DISTILL),
+]  # fmt: skip
 FinetuneSteps = Annotated[
     int, typer.Option("--finetune-steps", min=0, help="Recovery training against the original.")
 ]
@@ -191,6 +213,10 @@ def compress(
     correct_bias: CorrectBias = None,
     per_channel: PerChannel = None,
     values: Values = None,
+    student: Student = None,
+    temperature: Temperature = None,
+    label_share: LabelShare = None,
+    feature_share: FeatureShare = None,
     finetune_steps: FinetuneSteps = 0,
     seed: opt.Seed = None,
     input_shape: opt.InputShape = None,
@@ -209,6 +235,8 @@ def compress(
         "layers": None if layers is None else tuple(layers.split(",")),
         "bits": bits, "observer": observer, "rounding": rounding, "equalize": equalize,
         "correct_bias": correct_bias, "per_channel": per_channel, "values": values,
+        "student": student, "temperature": temperature, "label_share": label_share,
+        "feature_share": feature_share,
     }  # fmt: skip
     _refuse_file(chosen.output)
     with working(debug=debug) as progress:
@@ -242,7 +270,7 @@ def options_of(
     """
     from pydantic import ValidationError
 
-    from edgecompress.compress.methods import OPTIONS
+    from edgecompress.compress.method_options import OPTIONS
 
     kind = OPTIONS[method.value]
     spoken = {name: getattr(value, "value", value) for name, value in given.items()

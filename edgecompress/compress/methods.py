@@ -8,13 +8,13 @@ for the whole network.
     lowrank    factorization: two to four thinner layers       lowrank
     quantize   int8 or int4 weights, int8 activations          quantize
     share      at most 16 or 4 different weights a layer       share, quantize
+    distill    another, smaller model learns the outputs       finetune
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -22,10 +22,18 @@ import torch
 from torch import nn
 
 from edgecompress.compress.batchnorm import reestimate
-from edgecompress.compress.criteria import NEED_DATA, Criterion, channel_scores
-from edgecompress.compress.finetune import distill
+from edgecompress.compress.criteria import NEED_DATA, channel_scores
+from edgecompress.compress.finetune import Recipe, distill
 from edgecompress.compress.groups import find_groups, map_channels
 from edgecompress.compress.lowrank import choose_ranks, factored_weights, factorize
+from edgecompress.compress.method_options import (
+    DistillOptions,
+    LowRankOptions,
+    MethodOptions,
+    PruneOptions,
+    QuantizeOptions,
+    SparsifyOptions,
+)
 from edgecompress.compress.prune import prune
 from edgecompress.compress.quantize import quantize
 from edgecompress.compress.quantize.options import QuantizeOptions as PostTraining
@@ -40,88 +48,15 @@ from edgecompress.compress.sparsify import (
 from edgecompress.compress.widths import global_widths, uniform_widths
 from edgecompress.errors import BadData, BadInput
 from edgecompress.model.data import Splits
-from edgecompress.model.trainable import Trainable
+from edgecompress.model.load import load_source
+from edgecompress.model.symbols import is_symbol
+from edgecompress.model.trainable import Trainable, to_trainable
 from edgecompress.progress import SILENT, Progress
-from edgecompress.records import Record, WeightStorage
+from edgecompress.records import WeightStorage
 
 CALIBRATION_SAMPLES = 256
 _GRADUAL_SHARE = 0.7
 """Of the fine-tuning, in which zeros appear; the rest recovers."""
-
-
-class PruneOptions(Record):
-    """Structured pruning.
-
-    Attributes:
-        ratio: share of the channels removed.
-        scope: the same share of every group ("layer"), or the weakest of all ("global").
-        multiple_of: what widths are rounded to.
-        repair: least-squares repair of the layers behind, on calibration data.
-    """
-
-    ratio: float = 0.5
-    criterion: Criterion = "l2"
-    scope: Literal["layer", "global"] = "layer"
-    multiple_of: int = 4
-    repair: bool = False
-
-
-class SparsifyOptions(Record):
-    """Unstructured pruning.
-
-    Attributes:
-        sparsity: share of zeros, of every layer or over all (`scope`).
-        gradual: zeros appear during fine-tuning, by Zhu and Gupta's cubic over its first 70 %.
-    """
-
-    sparsity: float = 0.5
-    scope: Literal["layer", "global"] = "layer"
-    gradual: bool = False
-
-
-class LowRankOptions(Record):
-    """Low-rank factorization.
-
-    Attributes:
-        factorization: "auto" takes what leaves the fewest weights (cp only when named).
-        energy: share of each layer's outputs (its weights, without data) that the ranks keep.
-        rank: for all ranks instead of `energy`; no more than a layer's full rank.
-        layers: only these; all that get smaller where empty.
-    """
-
-    factorization: Literal["auto", "svd", "tucker2", "cp", "spatial"] = "auto"
-    energy: float = 0.9
-    rank: int | None = None
-    layers: tuple[str, ...] = ()
-
-
-class QuantizeOptions(PostTraining):
-    """Post-training quantization, with the settings of `quantize.options`.
-
-    Attributes:
-        bits: of the weights.
-        layers: only these layers' weights take 4 bits; all where empty.
-    """
-
-    bits: Literal[8, 4] = 8
-    layers: tuple[str, ...] = ()
-
-
-class ShareOptions(Record):
-    """Weight sharing: how many different values a layer's weights may take."""
-
-    values: Literal[16, 4] = 16
-    layers: tuple[str, ...] = ()
-
-
-MethodOptions = PruneOptions | SparsifyOptions | LowRankOptions | QuantizeOptions | ShareOptions
-OPTIONS: dict[str, type[MethodOptions]] = {
-    "prune": PruneOptions,
-    "sparsify": SparsifyOptions,
-    "lowrank": LowRankOptions,
-    "quantize": QuantizeOptions,
-    "share": ShareOptions,
-}
 
 
 @dataclass(frozen=True)
@@ -165,7 +100,9 @@ class _Task:
             raise BadInput(f"{why} needs data.", next_step="Give --data.")
         return self.calibration
 
-    def finetuned(self, student: Trainable, hook: Gradual | None = None) -> Trainable:
+    def finetuned(
+        self, student: Trainable, hook: Gradual | None = None, recipe: Recipe | None = None
+    ) -> Trainable:
         """`student` after the training asked for, with the original as its teacher."""
         if not self.finetune_steps:
             return student
@@ -177,6 +114,7 @@ class _Task:
             self.splits,
             steps=self.finetune_steps,
             seed=self.seed,
+            recipe=recipe,
             after_step=hook,
             keep_from=0 if hook is None else hook.end,
             progress=self.progress,
@@ -209,12 +147,16 @@ def compress(
         raise BadInput(f"{finetune_steps} fine-tuning steps are not possible; give 0 or more.")
     if finetune_steps and splits is None:
         raise BadInput("Fine-tuning needs data.", next_step="Give --data.")
+    if splits is not None:
+        _check_labels(trainable, splits)
     calibration, labels = _calibration(splits, seed)
     task = _Task(trainable, splits, calibration, labels, finetune_steps, seed, progress)
     if isinstance(options, PruneOptions):
         return _prune(task, options)
     if isinstance(options, SparsifyOptions):
         return _sparsify(task, options)
+    if isinstance(options, DistillOptions):
+        return _distill(task, options)
     if isinstance(options, LowRankOptions):
         return _factorize(task, options)
     if isinstance(options, QuantizeOptions):
@@ -223,6 +165,17 @@ def compress(
         return _quantize(task, storage, options.layers, name, settings)
     storage = WeightStorage(format="shared16" if options.values == 16 else "shared4")
     return _quantize(task, storage, options.layers, name, PostTraining())
+
+
+def _check_labels(trainable: Trainable, splits: Splits) -> None:
+    shape = _output_shape(trainable)
+    for part in (splits.train, splits.validation, splits.test):
+        if part.y is not None and len(part.y) and len(shape) == 2 and part.y.max() >= shape[1] > 1:
+            raise BadData(
+                f"Labels go up to {part.y.max()}, the model has {shape[1]} outputs (classes 0 to "
+                f"{shape[1] - 1}).",
+                next_step="Give the data this model was trained for.",
+            )
 
 
 def _calibration(
@@ -368,6 +321,44 @@ def _quantize(
         for layer in layers
     )
     return Compressed(tuned, made, changes)
+
+
+def _distill(task: _Task, options: DistillOptions) -> Compressed:
+    if not options.student:
+        raise BadInput(
+            "Distillation needs a student, the model that is to learn.",
+            next_step="Give --student small.onnx or --student pkg.mod:callable.",
+        )
+    if not task.finetune_steps:
+        raise BadInput("Distillation is training.", next_step="Give --finetune-steps, e.g. 1000.")
+    shape = tuple(task.trainable.example.shape)
+    source = load_source(options.student, input_shape=shape if is_symbol(options.student) else None)
+    student = to_trainable(source)
+    for what, theirs, ours in (
+        ("inputs", student.example.shape, task.trainable.example.shape),
+        ("outputs", _output_shape(student), _output_shape(task.trainable)),
+    ):
+        if tuple(theirs) != tuple(ours):
+            raise BadInput(
+                f"The student's {what} are {list(theirs)}, those of the model it should learn "
+                f"from {list(ours)}.",
+                next_step="Give a student for the same data and classes.",
+            )
+    recipe = Recipe(
+        temperature=options.temperature,
+        label_share=options.label_share,
+        feature_share=options.feature_share,
+    )
+    tuned = task.finetuned(student, recipe=recipe)
+    counts = [sum(value.numel() for value in model.graph.parameters())
+              for model in (task.trainable, tuned)]  # fmt: skip
+    change = Change(source.name, f"{counts[0]} parameters", f"{counts[1]}")
+    return Compressed(tuned, None, (change,))
+
+
+def _output_shape(trainable: Trainable) -> tuple[int, ...]:
+    with torch.no_grad():
+        return tuple(trainable.graph(trainable.example).shape)
 
 
 def _weights(trainable: Trainable, layer: str) -> int:
