@@ -13,6 +13,7 @@ from torch import nn
 
 from edgecompress.compress.batchnorm import reestimate
 from edgecompress.compress.finetune import Recipe, Task, distill
+from edgecompress.compress.finetune.augment import augmented, augments
 from edgecompress.compress.finetune.features import Hints, tapped
 from edgecompress.compress.prune import prune
 from edgecompress.errors import BadConfig, BadData, BadInput, EdgeCompressError
@@ -326,6 +327,28 @@ def test_a_hook_follows_every_step_and_early_states_are_left(
     with pytest.raises(BadInput, match="hook"):
         aware = Recipe(quantization_aware=True)
         distill(teacher, teacher, splits, steps=1, seed=0, recipe=aware, after_step=hook)
+
+
+def test_images_are_moved_and_mirrored_where_it_is_said(teacher: Trainable, splits: Splits) -> None:
+    x = torch.arange(2 * 5 * 6, dtype=torch.float32).reshape(1, 2, 5, 6) + 1
+    x = x.repeat(300, 1, 1, 1)
+    torch.manual_seed(0)
+    seen = {one.numpy().tobytes() for one in augmented(x, Recipe(shift_pixels=1, mirror=True))}
+    padded = nn.functional.pad(x[0], (1, 1, 1, 1))
+    possible = {
+        turned.contiguous().numpy().tobytes()
+        for down in range(3)
+        for right in range(3)
+        for moved in [padded[:, down : down + 5, right : right + 6]]
+        for turned in (moved, moved.flip(2))
+    }
+    assert seen == possible
+    recipe = Recipe(shift_pixels=1, learning_rate=1e-9)
+    distill(teacher, teacher, splits, steps=2, seed=0, recipe=recipe)
+    with pytest.raises(BadConfig, match="16 x 16 pixels"):
+        distill(teacher, teacher, splits, steps=1, seed=0, recipe=Recipe(shift_pixels=16))
+    with pytest.raises(BadConfig, match="Only images"):
+        augments(Recipe(mirror=True), torch.zeros(3, 7))
 
 
 def test_settings_out_of_range_are_refused() -> None:

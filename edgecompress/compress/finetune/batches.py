@@ -39,8 +39,7 @@ class Answered:
         """[N, ...] float32: what the teacher says of these rows."""
         missing = rows[:0] if self._all_known else rows[~self._known[rows]]
         if len(missing):
-            with torch.no_grad():
-                made = self._teacher(self._x[missing])
+            made = self.taught(self._x[missing])
             if self._outputs is None:
                 self._outputs = torch.zeros(len(self._x), *made.shape[1:], device=made.device)
             self._outputs[missing] = made
@@ -48,6 +47,11 @@ class Answered:
             self._all_known = bool(self._known.all())
         assert self._outputs is not None
         return self._outputs[rows]
+
+    def taught(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, ...] float32: what the teacher says of inputs that are no rows of the data."""
+        with torch.no_grad():
+            return self._teacher(x)
 
 
 class Batches:

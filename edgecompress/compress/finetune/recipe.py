@@ -23,10 +23,13 @@ class Recipe:
             teacher in every step.
         float_share: of a quantization-aware run, the part before BatchNorm is folded and
             activations are rounded too.
+        shift_pixels: images are moved by up to so many pixels each way, which must change no
+            answer. This and `mirror` run the teacher in every step.
+        mirror: images are turned left to right every second time; likewise.
         quantization_aware: train for rounding even where all weights are plain int8.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     batch_size: int = 64
     temperature: float = 4.0
     label_share: float = 0.3
@@ -34,6 +37,8 @@ class Recipe:
     patience: int | None = None
     feature_share: float = 0.0
     float_share: float = 0.6
+    shift_pixels: int = 0
+    mirror: bool = False
     quantization_aware: bool = False
 
     def __post_init__(self) -> None:
@@ -45,6 +50,7 @@ class Recipe:
             ("checks", 1, 1_000_000),
             ("feature_share", 0, 1e6),
             ("float_share", 0, 1),
+            ("shift_pixels", 0, 1_000_000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

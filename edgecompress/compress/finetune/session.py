@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgecompress.compress.finetune.augment import augmented, augments
 from edgecompress.compress.finetune.batches import Answered, Batches
 from edgecompress.compress.finetune.features import Hints, tapped
 from edgecompress.compress.finetune.judge import Judge, Score
@@ -113,10 +114,14 @@ class Session:
     ) -> None:
         rows = self.batches.next()
         x = self.data.inputs(rows)
+        changed = augments(self.recipe, x)
+        if changed:
+            x = augmented(x, self.recipe)
+        target = self.data.taught(x) if changed else self.data.targets(rows)
         made = graph(x)
         output, features = made if self.hints is not None else (made, ())
         truth = self.task.truth(x, self.data.labels(rows), output.shape)
-        loss = self.loss(output, self.data.targets(rows), truth)
+        loss = self.loss(output, target, truth)
         if self.hints is not None:
             loss = loss + self.recipe.feature_share * self.hints.loss(x, features)
         value = loss.item()
