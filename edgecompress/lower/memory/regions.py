@@ -27,17 +27,17 @@ RUNNER_BYTES = 512
 """Kept beside the stack for the runner's variables, which take about 200 bytes."""
 _STACK_BYTES = 512
 """Stack that is used: what the virtual board measures is about 300 bytes."""
+READ_AHEAD_BYTES = 4
+"""Kernels that read whole words may read three bytes past the last activation, which must exist;
+behind the arena in the stack's region the variables and the stack follow."""
 
 
 def ram_rooms(profile: DeviceProfile) -> list[Room]:
-    """The RAM regions, fastest first, without what stack and variables need."""
+    """The RAM regions, fastest first, without what stack, variables and reading ahead need."""
     main = profile.fastest_ram
+    kept = {True: profile.stack_reserve + RUNNER_BYTES, False: READ_AHEAD_BYTES}
     rooms = [
-        Room(
-            region.name,
-            max(0, region.size - (profile.stack_reserve + RUNNER_BYTES) * (region == main)),
-            region.wait_cycles,
-        )
+        Room(region.name, max(0, region.size - kept[region == main]), region.wait_cycles)
         for region in profile.regions
         if region.kind == "ram"
     ]
