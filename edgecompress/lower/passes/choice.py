@@ -31,6 +31,8 @@ _BYTE_WORTH: dict[Optimize, float] = {"speed": 0.0, "balanced": 1e-5, "size": 7e
 # A byte of RAM, of which microcontrollers have a quarter: balanced, 1 KiB is worth 4 %.
 RAM_WORTH = 4
 
+_FIRST_SHARES = (1.0, 0.05, 0.0)
+
 _Price = Callable[[Implementation], tuple[float, int, int]]
 
 
@@ -42,11 +44,22 @@ def byte_worth(goal: Goal) -> float:
 def choose(
     offers: Sequence[Sequence[Implementation]], optimize: Goal = "balanced"
 ) -> list[Implementation | None]:
-    """One implementation for each step, or None where nothing is offered."""
+    """One implementation for each step, or None where nothing is offered.
+
+    A search from several first choices: by constants' full worth, by less of it and by time alone.
+    """
     fastest = [min(given, key=price_at(0)) for given in offers if given]
     worth = byte_worth(optimize) * sum(item.cost.cycles for item in fastest)
+    found = [_improved(offers, worth, worth * share) for share in _FIRST_SHARES]
+    return min(found, key=lambda chosen: cost(chosen, worth))
+
+
+def _improved(
+    offers: Sequence[Sequence[Implementation]], worth: float, first_worth: float
+) -> list[Implementation | None]:
+    """From the best at `first_worth` to where no routine can be dropped or shared at a gain."""
     price = price_at(worth)
-    best = [min(given, key=price) if given else None for given in offers]
+    best = [min(given, key=price_at(first_worth)) if given else None for given in offers]
     least = cost(best, worth)
     improved = True
     while improved:

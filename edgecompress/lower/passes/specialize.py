@@ -37,7 +37,6 @@ from edgecompress.lower.passes.choice import (
     choose,
     cost,
     flash_bytes,
-    price_at,
 )
 from edgecompress.lower.program import Argument, Buffer, Overlap, Program, Step
 from edgecompress.records import OptimizeTrade
@@ -162,7 +161,8 @@ def relieve(
         ]
         if not smaller:
             return best
-        trial = [*trial[:step], min(smaller, key=price_at(flash_worth)), *trial[step + 1 :]]
+        trials = [[*trial[:step], given, *trial[step + 1 :]] for given in smaller]
+        trial = min(trials, key=lambda chosen: cost(chosen, flash_worth))
 
 
 def _peak(program: Program) -> tuple[int, int]:
