@@ -19,7 +19,8 @@ _LISTED = 24
 
 def compression_table(result: Compression, *, folder: Path | None = None) -> RenderableType:
     """Everything a user compares: one row a quantity, then one row a changed layer."""
-    settings = ", ".join(f"{name} {value}" for name, value in result.options.items())
+    given = {name: value for name, value in result.options.items() if value not in (None, [], "")}
+    settings = ", ".join(f"{name} {_shown(value)}" for name, value in given.items())
     parts: list[RenderableType] = [
         Text(f"{result.model}: {result.method} ({settings})", style="bold"),
         Text(""),
@@ -32,6 +33,10 @@ def compression_table(result: Compression, *, folder: Path | None = None) -> Ren
         place = f"{folder / result.file} ({result.form}{tail})"
         parts += [Text(""), Text(f"Written to {place}", style="dim")]
     return Group(*parts)
+
+
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _table(*headings: str) -> Table:
