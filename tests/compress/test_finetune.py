@@ -351,6 +351,25 @@ def test_images_are_moved_and_mirrored_where_it_is_said(teacher: Trainable, spli
         augments(Recipe(mirror=True), torch.zeros(3, 7))
 
 
+def test_the_callers_metric_selects_the_state(teacher: Trainable, splits: Splits) -> None:
+    seen: list[float] = []
+
+    def fewest_of_class_0(outputs: np.ndarray, labels: np.ndarray | None) -> float:
+        assert labels is not None
+        seen.append(-float(np.mean(outputs.argmax(1) == 0)))
+        return seen[-1]
+
+    recipe = Recipe(learning_rate=1.0)
+    tuned = distill(
+        teacher, teacher, splits, steps=10, seed=0, recipe=recipe, metric=fewest_of_class_0
+    )
+    assert len(seen) == 6
+    with torch.no_grad():
+        guess = tuned.graph(torch.from_numpy(splits.validation.x)).argmax(1)
+    assert float((guess == 0).float().mean()) == pytest.approx(-max(seen))
+    assert max(seen) > seen[0]
+
+
 def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"temperature": 0}, {"label_share": 1.5}, {"batch_size": 0}, {"patience": 0}):
         (name,) = wrong
@@ -365,7 +384,7 @@ def test_curves_are_written_for_tensorboard(
     distill(teacher, teacher, splits, steps=20, seed=0, log_folder=tmp_path)
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert [one.step for one in events.Scalars("training/loss")] == [1, 11]
-    assert [one.step for one in events.Scalars("validation/accuracy")] == [4, 8, 12, 16, 20]
+    assert [one.step for one in events.Scalars("validation/score")] == [4, 8, 12, 16, 20]
     assert events.Scalars("training/learning_rate")[0].value > 0
 
 

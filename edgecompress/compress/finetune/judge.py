@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 
 from edgecompress.compress.finetune.batches import Answered
@@ -12,7 +15,11 @@ _LIMIT = 2000
 _BATCH = 250
 
 Score = tuple[float, float]
-"""(accuracy in percent or 0, minus the loss); larger is better, the first number first."""
+"""(the metric, else accuracy in percent, else 0; minus the loss); larger is better, the first
+number first."""
+
+Metric = Callable[[np.ndarray, np.ndarray | None], float]
+"""(outputs [N, ...] float32, labels as the data has them or None) -> larger is better."""
 
 
 class Judge:
@@ -25,26 +32,33 @@ class Judge:
         splits: Splits,
         teacher: torch.fx.GraphModule,
         device: torch.device,
+        metric: Metric | None = None,
     ) -> None:
         chosen = splits.validation if len(splits.validation.x) else splits.train
         data = Dataset(chosen.x[:_LIMIT], None if chosen.y is None else chosen.y[:_LIMIT])
         self._data = Answered(teacher, data, device)
-        self._task, self._loss = task, loss
+        self._task, self._loss, self._metric, self._y = task, loss, metric, data.y
 
     @property
     def has_labels(self) -> bool:
-        """Accuracy means something."""
-        return self._task.kind == "classification" and self._data.has_labels
+        """The first number of a score means something."""
+        labelled = self._task.kind == "classification" and self._data.has_labels
+        return labelled or self._metric is not None
 
     def score(self, graph: torch.fx.GraphModule) -> Score:
-        total, right = 0.0, 0
+        total, right, outputs = 0.0, 0, []
         with torch.no_grad():
             for rows in torch.arange(len(self._data)).split(_BATCH):
                 x, labels = self._data.inputs(rows), self._data.labels(rows)
                 output = graph(x)
+                outputs.append(output.cpu())
                 truth = self._task.truth(x, labels, output.shape)
                 loss = self._loss(output, self._data.targets(rows), truth)
                 total += float(loss) * len(rows)
                 if self._task.kind == "classification" and labels is not None:
                     right += int((output.argmax(1) == labels).sum())
-        return 100.0 * right / len(self._data), -total / len(self._data)
+        if self._metric is not None:
+            value = float(self._metric(torch.cat(outputs).numpy(), self._y))
+        else:
+            value = 100.0 * right / len(self._data)
+        return value, -total / len(self._data)

@@ -19,7 +19,7 @@ import torch
 from edgecompress.compress.batchnorm import fold, reestimate
 from edgecompress.compress.finetune.batches import Answered, Batches
 from edgecompress.compress.finetune.features import Hints
-from edgecompress.compress.finetune.judge import Judge
+from edgecompress.compress.finetune.judge import Judge, Metric
 from edgecompress.compress.finetune.logs import open_log
 from edgecompress.compress.finetune.recipe import Recipe
 from edgecompress.compress.finetune.session import AfterStep, Session
@@ -50,6 +50,7 @@ def distill(
     recipe: Recipe | None = None,
     task: Task | None = None,
     loss: Loss | None = None,
+    metric: Metric | None = None,
     after_step: AfterStep | None = None,
     keep_from: int = 0,
     log_folder: Path | None = None,
@@ -73,6 +74,7 @@ def distill(
         weights: layer -> storage, as `quantize` takes it.
         task: what the model is for; read off the model and its labels by default.
         loss: used instead of the task's own.
+        metric: selects the state kept instead of accuracy; larger is better.
         after_step: called after every optimizer step, to hold weights at zero for example.
             Not with quantization-aware training, which holds the zeros of sparse layers itself.
         keep_from: states before this step (and the one before training) are not kept, because
@@ -100,7 +102,7 @@ def distill(
         loss = loss or task.loss(recipe)
         run = Session(
             data=Answered(teacher.graph, splits.train, device),
-            judge=Judge(task, loss, splits, teacher.graph, device),
+            judge=Judge(task, loss, splits, teacher.graph, device, metric),
             batches=Batches(len(splits.train.x), recipe.batch_size, seed),
             task=task,
             loss=loss,

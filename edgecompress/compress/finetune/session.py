@@ -103,7 +103,7 @@ class Session:
         graph.train()
         self.log.scalar("validation/loss", -score[1], self.step)
         if self.judge.has_labels:
-            self.log.scalar("validation/accuracy", score[0], self.step)
+            self.log.scalar("validation/score", score[0], self.step)
         return score
 
     def _take_step(
