@@ -316,7 +316,7 @@ def _fallback_layers(result: Result) -> Text | None:
     layers = [layer.name for layer in result.layers if not layer.implementation]
     if not layers or len(layers) == len(result.layers):
         return None
-    return Text(f"{_listed(layers)}: portable kernel; none made for this core takes it, or none is cheaper")
+    return Text(f"{_listed(layers)}: portable kernel, as none made for this core is cheaper")
 
 
 def _listed(layers: Sequence[str]) -> str:
