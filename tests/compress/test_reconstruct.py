@@ -53,6 +53,13 @@ def test_moments_give_the_layers_error(layer: nn.Conv2d | nn.Linear) -> None:
         expected = (made - exact).square().transpose(0, 1).flatten(1).mean(1)
         found = moments(layer, x, rounded).error(layer.weight.flatten(1), other.flatten(1))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    known, flat = moments(layer, x, rounded), layer.weight.detach().flatten(1)
+    made = other.flatten(1).requires_grad_()
+    known.error(flat, made).sum().backward()
+    assert made.grad is not None
+    torch.testing.assert_close(
+        known.slope(known.pull(flat), made.detach()), made.grad, rtol=1e-3, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("form", [None, INT4], ids=["int8", "int4"])
