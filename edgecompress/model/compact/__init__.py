@@ -1,0 +1,7 @@
+"""Compact students: small networks of known families, where no compression of a model can fit."""
+
+from __future__ import annotations
+
+from edgecompress.model.compact.families import Student, Task, students
+
+__all__ = ["Student", "Task", "students"]
