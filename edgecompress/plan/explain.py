@@ -73,7 +73,7 @@ def _flash(
         f"{part} {format_bytes(size)}" for part, size in least.flash_parts.items() if size
     )
     return DoesNotFit(
-        f"Even at its narrowest the model needs {format_bytes(needed)} of flash; "
+        f"{_at_least(problem, widths)} needs {format_bytes(needed)} of flash; "
         f"{problem.profile.name}'s budget is {format_bytes(limit)} "
         f"({format_bytes(needed - limit)} over): {parts}. "
         f"Heaviest layer: {heaviest.name}, {share}.",
@@ -95,7 +95,7 @@ def _ram(problem: Problem, widths: Mapping[str, int], narrow: Prediction) -> Doe
         if size and part != "arena"
     )
     return DoesNotFit(
-        f"Even at its narrowest the model needs {format_bytes(needed)} of RAM; "
+        f"{_at_least(problem, widths)} needs {format_bytes(needed)} of RAM; "
         f"{problem.profile.name}'s budget is {format_bytes(limit)} "
         f"({format_bytes(needed - limit)} over). At step {narrow.peak_step} the arena holds "
         f"{named or 'nothing'}; beside it {rest}.{_regions(problem, narrow)}",
@@ -168,6 +168,14 @@ def _raise_budget(option: str, needed: int, on_device: int | None) -> str:
     if on_device is not None and needed > on_device:
         return f"Choose a target with {format_bytes(needed)} of {option}, or a smaller model."
     return f"The least that fits: --{option} {-(-needed // 1024)}K; or start from a smaller model."
+
+
+def _at_least(problem: Problem, widths: Mapping[str, int]) -> str:
+    """Begins the sentence: a model with nothing to narrow is told so."""
+    if widths:
+        return "Even at its narrowest the model"
+    layers = sum(bool(step.layer) for step in problem.network.steps)
+    return f"None of the model's {layers} layers can be narrowed; as it is, it"
 
 
 def _whole(count: float) -> int:

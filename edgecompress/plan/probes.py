@@ -28,7 +28,9 @@ from edgecompress.records import LowRank, WeightStorage
 
 _MEASURED_FRACTIONS = (0.5, 0.25)
 _MANY_GROUPS = 12
-_RANK_FRACTIONS = (0.75, 0.5, 0.375)
+_DENSE_RANKS = (0.5, 0.25, 0.125)
+_TUCKER_RANKS = (0.75, 0.5, 0.375)
+"""Shares of the full ranks; of a convolution's, both shrink."""
 _HEAVY_SHARE = 0.04
 _HEAVY_LAYERS = 8
 _STORED_SHARE = 0.01
@@ -185,7 +187,7 @@ def _ranks(network: Network, step: PlannedStep) -> tuple[LowRank, ...]:
     channels_out = network.tensors[step.output].channels({})
     whole = weight_count(network, step, {})
     choices: list[LowRank] = []
-    for fraction in _RANK_FRACTIONS:
+    for fraction in _DENSE_RANKS if step.op == "dense" else _TUCKER_RANKS:
         if step.op == "dense":
             rank = rounded(
                 min(channels_in, channels_out) * fraction, min(channels_in, channels_out)

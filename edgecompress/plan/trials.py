@@ -19,6 +19,7 @@ import torch
 
 from edgecompress.compress.apply import apply_plan
 from edgecompress.compress.finetune import distill
+from edgecompress.errors import BadInput, EdgeCompressError
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.scores import Score, Scorer
@@ -85,12 +86,17 @@ def run_trials(
 ) -> list[Trial]:
     """One trial a plan, in order; those found in the store are not trained again.
 
+    A candidate whose training diverges is left out.
+
     Args:
         jobs: processes; each gets its share of the threads, so weights differ in the last bits
             from those of another number of jobs.
+
+    Raises:
+        EdgeCompressError: every candidate diverged.
     """
     progress.stage("Try candidates", sum(plan.finetune_steps for _, plan in named))
-    scores: dict[int, Score] = {}
+    scores: dict[int, Score | str] = {}
     for at, (_, plan) in enumerate(named):
         saved = store.load(Trial.address(plan, scorer.metric))
         if saved is not None:
@@ -101,16 +107,27 @@ def run_trials(
     if jobs > 1 and len(todo) > 1:
         made = in_processes(trainable, splits, plans, scorer, min(jobs, len(todo)), progress)
     else:
-        made = (run_trial(trainable, splits, plan, scorer, progress) for plan in plans)
+        made = (tried(trainable, splits, plan, scorer, progress) for plan in plans)
     for at, score in zip(todo, made, strict=True):
         name, plan = named[at]
-        trial = Trial(name=name, plan=plan, score=score)
-        store.save(trial.file_name(), trial.to_json().encode())
+        if isinstance(score, Score):
+            trial = Trial(name=name, plan=plan, score=score)
+            store.save(trial.file_name(), trial.to_json().encode())
         scores[at] = score
     trials = []
     for at, (name, plan) in enumerate(named):
-        progress.note(f"Candidate '{name}': {scores[at]} after {plan.finetune_steps} steps.")
-        trials.append(Trial(name=name, plan=plan, score=scores[at]))
+        score = scores[at]
+        if isinstance(score, Score):
+            progress.note(f"Candidate '{name}': {score} after {plan.finetune_steps} steps.")
+            trials.append(Trial(name=name, plan=plan, score=score))
+        else:
+            progress.note(f"Candidate '{name}' is left out. {score}")
+    if not trials:
+        raise EdgeCompressError(
+            f"No candidate could be trained. {scores[0]}",
+            next_step="Check the scale of the training data, and that the model's outputs on it "
+            "are finite.",
+        )
     return trials
 
 
@@ -121,7 +138,7 @@ def in_processes(
     scorer: Scorer,
     jobs: int,
     progress: Progress,
-) -> Iterator[Score]:
+) -> Iterator[Score | str]:
     """The same trials in spawned processes; scores in the plans' order, as they finish."""
     threads = max(1, torch.get_num_threads() // jobs)
     given = (_portable(trainable), splits, scorer.user_metric, threads, list(sys.path))
@@ -154,10 +171,22 @@ def _begin_worker(
     _worker = (trainable, splits, Scorer.of_source(trainable, splits, metric))
 
 
-def _work(plan: Plan) -> Score:
+def _work(plan: Plan) -> Score | str:
     assert _worker is not None
     trainable, splits, scorer = _worker
-    return run_trial(trainable, splits, plan, scorer, SILENT)
+    return tried(trainable, splits, plan, scorer, SILENT)
+
+
+def tried(
+    trainable: Trainable, splits: Splits, plan: Plan, scorer: Scorer, progress: Progress
+) -> Score | str:
+    """The score, or in words why training came to nothing; what the user gave wrong is raised."""
+    try:
+        return run_trial(trainable, splits, plan, scorer, progress)
+    except BadInput:
+        raise
+    except EdgeCompressError as error:
+        return error.message
 
 
 def run_trial(

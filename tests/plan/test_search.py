@@ -1,16 +1,31 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from edgecompress.errors import BadConfig, DoesNotFit
+from edgecompress.errors import BadConfig, BadData, DoesNotFit, EdgeCompressError
+from edgecompress.model.data import Dataset, Splits
 from edgecompress.plan.preview import preview
-from edgecompress.plan.search import make_plan, prunable_groups, realize
+from edgecompress.plan.search import make_plan, prunable_groups, realize, search
 from edgecompress.plan.sensitivity import curve, damage, outputs, width_slope
+from edgecompress.progress import Silent
 from edgecompress.records import Budget, Plan
 from edgecompress.target import load_target
 
 PROFILE = load_target("cortex-m7")
+TIGHT = Budget(flash_bytes=13_300, ram_bytes=2_300)
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
 
 
 def planned(trainable, splits, budget: Budget, seed: int = 0) -> Plan:
@@ -24,9 +39,9 @@ def test_what_fits_in_int8_is_left_alone(residual, splits):
 
 
 def test_a_tight_budget_is_met_reproducibly(residual, splits):
-    budget = Budget(flash_bytes=13_300, ram_bytes=2_300)
+    budget = TIGHT
     plan = planned(residual, splits, budget)
-    assert plan.widths or plan.low_rank
+    assert plan.widths or plan.low_rank or plan.weights
     assert plan.predicted.flash_bytes <= 13_300
     assert plan.predicted.ram_bytes <= 2_300
     assert planned(residual, splits, budget) == plan
@@ -91,3 +106,91 @@ def test_curves_rise_as_widths_shrink_and_keep_to_the_measured_damage():
     assert values[-1] == 0.0
     assert values[3] == pytest.approx(0.3, rel=0.1)
     assert values[1] == pytest.approx(0.9, rel=0.1)
+
+
+class Rigid(nn.Module):
+    """One layer, whose outputs are the model's: nothing to prune, nothing to store in int4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.only(torch.flatten(x, 1))
+
+
+def test_a_model_with_nothing_to_prune_is_told_so(as_trainable, splits):
+    rigid = as_trainable(Rigid(), (1, 1, 8, 8))
+    assert prunable_groups(rigid) == []
+    with pytest.raises(DoesNotFit, match="None of the model's 1 layers can be narrowed"):
+        planned(rigid, splits, Budget(flash_bytes=1_000))
+
+
+def test_budgets_that_contradict_each_other_name_both(residual, splits):
+    """Each can be met alone; the narrowest network's arena with its weights cannot."""
+    with pytest.raises(DoesNotFit) as caught:
+        planned(residual, splits, Budget(flash_bytes=9_000, ram_bytes=600, latency_us=0.5))
+    assert caught.value.needed > caught.value.limit
+    assert "Raise" in str(caught.value) or "least that fits" in str(caught.value)
+
+
+def test_labels_of_one_class_are_one_clear_line(residual, splits):
+    alike = replace(splits, train=Dataset(splits.train.x, np.zeros(len(splits.train), np.int64)))
+    with pytest.raises(BadData, match="class 0"):
+        planned(residual, alike, TIGHT)
+
+
+def test_two_samples_are_enough_to_answer(residual, splits):
+    few = Dataset(splits.train.x[:2], np.array([0, 1]))
+    tiny = Splits(few, Dataset(splits.train.x[2:3], np.array([1])), few, "2" * 64, "tiny")
+    assert planned(residual, tiny, TIGHT).predicted.flash_bytes <= TIGHT.flash_bytes
+
+
+def test_a_candidate_that_diverges_is_left_out(residual, splits, monkeypatch):
+    from edgecompress.plan import trials
+
+    real, seen = trials.distill, []
+
+    def first_diverges(*given, **more):
+        seen.append(more["weights"])
+        if len(seen) == 1:
+            raise EdgeCompressError("Fine-tuning diverged: the loss is nan at step 3.")
+        return real(*given, **more)
+
+    monkeypatch.setattr(trials, "distill", first_diverges)
+    notes = Notes()
+    found = search(
+        residual, splits, PROFILE, TIGHT, model_hash="1" * 64, progress=notes,
+        names=("joint", "uniform", "most compute"),
+    )  # fmt: skip
+    assert len(found.trials) == len(seen) - 1 >= 1
+    assert any("left out" in note and "nan" in note for note in notes.said)
+
+
+def test_when_all_diverge_it_is_said_and_nothing_else_breaks(residual, splits, monkeypatch):
+    from edgecompress.plan import trials
+
+    def diverges(*_given, **_more):
+        raise EdgeCompressError("Fine-tuning diverged: the loss is nan at step 3.")
+
+    monkeypatch.setattr(trials, "distill", diverges)
+    with pytest.raises(EdgeCompressError, match="No candidate could be trained"):
+        search(residual, splits, PROFILE, TIGHT, model_hash="1" * 64)
+
+
+def test_earlier_trials_compete_under_a_new_budget(residual, splits):
+    first = search(residual, splits, PROFILE, TIGHT, model_hash="1" * 64)
+    assert len(first.trials) > 1
+    looser = Budget(flash_bytes=TIGHT.flash_bytes + 200, ram_bytes=TIGHT.ram_bytes + 200)
+    again = search(
+        residual, splits, PROFILE, looser, model_hash="1" * 64, earlier=first.trials,
+        names=("joint", "uniform"),
+    )  # fmt: skip
+    known = {trial.file_name() for trial in first.trials}
+    assert known <= {trial.file_name() for trial in again.trials}
+    assert again.plan.budget == looser
+    foreign = search(
+        residual, splits, PROFILE, looser, model_hash="3" * 64, earlier=first.trials,
+        names=("joint", "uniform"),
+    )  # fmt: skip
+    assert not known & {trial.file_name() for trial in foreign.trials}

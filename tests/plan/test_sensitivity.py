@@ -5,14 +5,17 @@ import torch
 from torch import nn
 
 from edgecompress.compress.prune import prune
+from edgecompress.plan.candidates import Problem, optimum
 from edgecompress.plan.network import read_network
 from edgecompress.plan.probes import all_probes, stored_layers
 from edgecompress.plan.search import prunable_groups
 from edgecompress.plan.sensitivity import measure, outputs
 from edgecompress.progress import SILENT
-from edgecompress.records import WeightStorage
+from edgecompress.records import Budget, WeightStorage
+from edgecompress.target import load_target
 
 INT4 = WeightStorage(format="int4")
+PROFILE = load_target("cortex-m7")
 
 
 class Wide(nn.Module):
@@ -77,3 +80,26 @@ def test_without_formats_none_is_offered(wide, splits):
     network = read_network(wide, prunable_groups(wide))
     calibration = torch.from_numpy(splits.train.x)
     assert measure(wide, network, prunable_groups(wide), calibration, SILENT).formats == {}
+
+
+def test_low_rank_is_chosen_where_it_is_best(as_trainable, splits):
+    """Dense layers of rank 4, as wide autoencoders have them: factors cost nothing, while four
+    bits and fewer neurons do."""
+    torch.manual_seed(3)
+    layers = []
+    for _ in range(2):
+        dense = nn.Linear(64, 64)
+        with torch.no_grad():
+            dense.weight.copy_(torch.randn(64, 4) @ torch.randn(4, 64) / 4)
+        layers += [dense, nn.ReLU()]
+    deep = as_trainable(nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 3)), (1, 1, 8, 8))
+    network, groups = read_network(deep, prunable_groups(deep)), prunable_groups(deep)
+    calibration = torch.from_numpy(splits.train.x)
+    choices = measure(deep, network, groups, calibration, SILENT, (INT4,))
+    whole = Problem(network, PROFILE, Budget(), {}).predict({})
+    problem = Problem(network, PROFILE, Budget(flash_bytes=whole.flash_bytes - 2_200), {})
+    joint = optimum(problem, choices, "joint")
+    assert joint is not None
+    assert problem.fits(joint.predicted)
+    assert {choice.method for choice in joint.low_rank.values()} == {"svd"}
+    assert joint.widths == {group.name: group.channels for group in groups}
