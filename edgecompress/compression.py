@@ -21,6 +21,7 @@ from edgecompress.workspace import OutputFolder
 if TYPE_CHECKING:
     import numpy as np
     import onnx
+    import torch
 
     from edgecompress.compress.method_options import MethodOptions
     from edgecompress.compress.methods import Compressed
@@ -38,12 +39,12 @@ class ModelSize(Record):
 
     Attributes:
         parameters: trained numbers, BatchNorm's included.
-        nonzero_weights: of convolutions and dense layers, biases left out.
+        nonzero_weights: of convolutions, dense and recurrent layers, biases left out.
         macs: multiply-accumulates of one inference.
         file_weight_bytes: of convolutions and dense layers with their biases, as the file has
             them: float32, or int8 with int32 biases.
-        image_weight_bytes: the same as an int8 image stores them at the least: zeros as a bitmap
-            and few values as indexes where that is smaller.
+        image_weight_bytes: the same and learned offsets, as an int8 image stores them at the
+            least: zeros as a bitmap and few values as indexes where that is smaller.
     """
 
     parameters: int
@@ -263,35 +264,43 @@ def _size(trainable: Trainable, deployable: onnx.ModelProto | None) -> ModelSize
         nonzero_weights=_nonzero(trainable, weights if deployable is not None else None),
         macs=sum(step.macs for step in steps),
         file_weight_bytes=float32 if deployable is None else int8,
-        image_weight_bytes=int8 - sum(part.size for part in weights) + sum(smallest),
+        image_weight_bytes=sum(smallest) + int8 - _layer_weights(trainable),
     )
 
 
 def _nonzero(trainable: Trainable, stored: list[np.ndarray] | None) -> int:
     if stored is not None:
         return sum(int((values != 0).sum()) for values in stored)
-    weights = dict(trainable.graph.named_parameters())
-    return sum(
-        int((weight != 0).sum())
-        for name, weight in weights.items()
-        if name.endswith("weight") and weight.dim() > 1
-    )
+    return sum(int((weight != 0).sum()) for weight in _float_weights(trainable))
+
+
+def _float_weights(trainable: Trainable) -> list[torch.Tensor]:
+    """Of convolutions, dense and recurrent layers, and learned offsets; no biases, no BatchNorm."""
+    return [value.detach() for value in trainable.graph.parameters() if value.dim() > 1]
+
+
+def _layer_weights(trainable: Trainable) -> int:
+    """How many of `_float_weights` belong to layers that multiply."""
+    from edgecompress.model.offset import Offset
+
+    modules = [module for module in trainable.graph.modules() if isinstance(module, Offset)]
+    offsets = sum(module.value.numel() for module in modules if module.value.dim() > 1)
+    return sum(weight.numel() for weight in _float_weights(trainable)) - offsets
 
 
 def _int8_weights(trainable: Trainable) -> list[np.ndarray]:
-    """Flat int8 weights of every convolution and dense layer, one scale an output channel: what
-    quantization will make of them (folding BatchNorm multiplies whole channels)."""
+    """Flat int8 weights of every layer, one scale an output channel: what quantization will make
+    of them (folding BatchNorm multiplies whole channels)."""
     import numpy as np
 
     from edgecompress.compress.quantize.weights import make_grid
 
     made = []
-    for name, weight in trainable.graph.named_parameters():
-        if name.endswith("weight") and weight.dim() > 1:
-            values = weight.detach().numpy()
-            bias = np.zeros(len(values), np.float32)
-            grid = make_grid(values, bias, np.float32(1), None)
-            made.append(grid.round(values).reshape(-1))
+    for weight in _float_weights(trainable):
+        values = weight.numpy()
+        bias = np.zeros(len(values), np.float32)
+        grid = make_grid(values, bias, np.float32(1), None)
+        made.append(grid.round(values).reshape(-1))
     return made
 
 

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from edgecompress.compression import Compression
 
 _LISTED = 24
+_HEADLINE = (
+    "ratio", "criterion", "scope", "repair", "sparsity", "gradual", "factorization", "energy",
+    "rank", "bits", "values", "layers", "observer", "rounding", "equalize", "correct_bias",
+    "student",
+)  # fmt: skip
+"""Options worth the title; result.json has them all."""
 
 
 def compression_table(result: Compression, *, folder: Path | None = None) -> RenderableType:
     """Everything a user compares: one row a quantity, then one row a changed layer."""
-    given = {name: value for name, value in result.options.items() if value not in (None, [], "")}
-    settings = ", ".join(f"{name} {_shown(value)}" for name, value in given.items())
+    shown = ((name, result.options.get(name)) for name in _HEADLINE)
+    settings = ", ".join(_setting(name, value) for name, value in shown if value)
     parts: list[RenderableType] = [
         Text(f"{result.model}: {result.method} ({settings})", style="bold"),
         Text(""),
@@ -35,8 +41,10 @@ def compression_table(result: Compression, *, folder: Path | None = None) -> Ren
     return Group(*parts)
 
 
-def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _setting(name: str, value: object) -> str:
+    if value is True:
+        return name.replace("_", " ")
+    return f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _table(*headings: str) -> Table:
