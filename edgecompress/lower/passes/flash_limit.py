@@ -1,7 +1,7 @@
 """Flash that does not suffice makes bytes dearer: codecs take over, the cheapest layers first.
 
 goal asked for -> too large -> dearest rate -> too large: nothing helps, the goal stays
-                                           -> fits: the cheapest rate between that fits
+                                           -> fits: the lowest rate between that fits
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from edgecompress.lower.program import Program
 
 T = TypeVar("T")
 
-_RATES = (3e-5, 1e-4, 3e-4, 7e-4, 5e-3)
-"""What a byte may be worth of the program's cycles: 1 KiB 3, 10, 30, 70 or 500 %."""
+_RATES = (2e-6, 1e-5, 3e-5, 1e-4, 3e-4, 7e-4, 5e-3)
+"""What a byte may be worth of the program's cycles: 1 KiB 0.2, 1, 3, 10, 30, 70 or 500 %."""
 
 
 def within_flash(program: Program, optimize: Goal, attempt: Callable[[Goal], tuple[T, int]]) -> T:
@@ -36,14 +36,17 @@ def within_flash(program: Program, optimize: Goal, attempt: Callable[[Goal], tup
     rates = [rate for rate in _RATES if rate > byte_worth(optimize)]
     if over <= 0 or not rates or over > most_saved_bytes(program):
         return first
-    last, over = attempt(rates[-1])
+    best, over = attempt(rates.pop())
     if over > 0:
         return first
-    for rate in rates[:-1]:
-        result, over = attempt(rate)
+    while rates:
+        middle = len(rates) // 2
+        result, over = attempt(rates[middle])
         if over <= 0:
-            return result
-    return last
+            best, rates = result, rates[:middle]
+        else:
+            rates = rates[middle + 1 :]
+    return best
 
 
 def most_saved_bytes(program: Program) -> int:

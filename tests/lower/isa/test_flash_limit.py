@@ -31,8 +31,9 @@ def test_what_codecs_could_save(program):
     ("goal", "fits_from", "over", "tried"),
     [
         ("balanced", 0.0, 10, ["balanced"]),
-        ("balanced", 1e-4, 10, ["balanced", 5e-3, 3e-5, 1e-4]),
-        ("balanced", 4e-3, 10, ["balanced", 5e-3, 3e-5, 1e-4, 3e-4, 7e-4]),
+        ("balanced", 1e-4, 10, ["balanced", 5e-3, 3e-4, 1e-4, 3e-5]),
+        ("balanced", 4e-3, 10, ["balanced", 5e-3, 3e-4, 7e-4]),
+        ("speed", 5e-6, 10, ["speed", 5e-3, 1e-4, 1e-5, 2e-6]),
         ("size", 4e-3, 10, ["size", 5e-3]),
         ("balanced", 1.0, 10, ["balanced", 5e-3]),
         ("balanced", 1e-4, 33, ["balanced"]),
