@@ -138,6 +138,18 @@ def test_no_steps_means_calibration_alone(teacher: Trainable, splits: Splits) ->
     assert quantize(made, splits.train.x[:1], name="small") == direct
 
 
+def test_the_last_step_sees_everything_rounded(teacher: Trainable, splits: Splits) -> None:
+    storage = dict.fromkeys(("conv1", "conv2", "conv3", "head"), WeightStorage(format="shared4"))
+    few = replace(splits, train=Dataset(splits.train.x[:400], None))
+    recipe = Recipe(learning_rate=4e-3, float_share=1.0)
+    before, after = (
+        distill(teacher, teacher, few, steps=steps, seed=0, weights=storage, recipe=recipe)
+        for steps in (0, 20)
+    )
+    head = "head.weight"
+    assert not torch.equal(before.graph.get_parameter(head), after.graph.get_parameter(head))
+
+
 def test_ruinous_training_is_not_kept(teacher: Trainable, splits: Splits) -> None:
     recipe = Recipe(learning_rate=5.0)
     few = replace(splits, train=Dataset(splits.train.x[:400], splits.train.y[:400]))

@@ -136,7 +136,8 @@ def _aware(
     least = run.judge.score(_simulated(before).to(run.device))
     graph = copy.deepcopy(student.graph).eval()
     fake_weights(graph, storage_of_layers(graph, weights))
-    run.train(graph, round(run.steps * run.recipe.float_share))
+    # At least one step sees everything rounded: only such states are compared.
+    run.train(graph, max(0, min(round(run.steps * run.recipe.float_share), run.steps - 1)))
     rounded = reestimate(replace(student, graph=_ordinary(graph)), torch.from_numpy(calibration))
     real_weights(rounded.graph)
     folded = fold(rounded)
