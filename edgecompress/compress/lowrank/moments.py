@@ -13,8 +13,8 @@ from edgecompress.compress.lowrank.bounds import Layer
 from edgecompress.compress.patches import patches_of
 
 _BATCH = 64
-_POSITIONS = 64
-"""Places of a map whose patches are taken, drawn anew for each batch."""
+_POSITIONS = 24
+"""Places of a map whose patches are taken, drawn anew for each batch; neighbours overlap."""
 
 
 class Moments:
@@ -55,10 +55,10 @@ class Moments:
 
 
 def sampled_patches(layer: nn.Conv2d, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """[rows, I * kh * kw] float64: what the layer multiplies, at some places of each map."""
+    """[rows, I * kh * kw] float32: what the layer multiplies, at some places of each map."""
     patches = patches_of(layer, x.detach())
     chosen = torch.randperm(patches.shape[1], generator=generator)[:_POSITIONS]
-    return patches[:, chosen].double().flatten(0, 1)
+    return patches[:, chosen].flatten(0, 1)
 
 
 def observe(
