@@ -56,9 +56,9 @@ def _text(value: Any) -> str:
 
 
 def unlowered(module: tvm.IRModule) -> list[str]:
-    """Names of the recurrent calls a module still holds."""
+    """GRU and LSTM for each recurrent call a module still holds."""
     return [
-        str(binding.value.args[0].global_symbol)
+        str(binding.value.args[0].global_symbol).split(".")[1]
         for block in module["main"].body.blocks
         for binding in block.bindings
         if isinstance(binding.value, relax.Call)

@@ -11,9 +11,10 @@ import onnx
 import tvm
 from tvm import relax
 
-from edgecompress.errors import BuildFailed, EdgeCompressError
+from edgecompress.errors import BuildFailed, EdgeCompressError, UnsupportedOperators
 from edgecompress.lower.importers import Imported, import_onnx, import_tflite
 from edgecompress.lower.memory.arena import place
+from edgecompress.lower.onnx_recurrent import unlowered
 from edgecompress.lower.passes.float_functions import prepare_float_functions
 from edgecompress.lower.passes.fold_pad import fold_pad
 from edgecompress.lower.passes.fuse_add import fuse_add
@@ -146,8 +147,17 @@ def _integers(
     allow_float: bool,
 ) -> Integerized:
     if precision == "float32":
-        return keep_float(imported)
-    return integerize(imported, requantize=requantize, allow_float=allow_float)
+        made = keep_float(imported)
+    else:
+        made = integerize(imported, requantize=requantize, allow_float=allow_float)
+    left = unlowered(made.module)
+    if left:
+        reason = "a recurrent layer has an integer kernel only"
+        raise UnsupportedOperators(
+            [(name, name, reason) for name in left],
+            next_step="Quantize it: int8 weights, and quantized input and output.",
+        )
+    return made
 
 
 class _Dump:

@@ -10,6 +10,7 @@ from edgecompress.model.importer.view import GraphView
 from edgecompress.model.steps import StepSize, StepTable
 
 _BORDERS = ("QuantizeLinear", "DequantizeLinear", "Constant")
+_WEIGHTED = ("Conv", "Gemm", "MatMul", "GRU", "LSTM")
 _FUSED = {"Relu", "Clip", "Flatten", "Reshape", "Identity", "Dropout", "Squeeze", "Unsqueeze"}
 
 
@@ -31,16 +32,19 @@ def inspect_deployable(model: onnx.ModelProto) -> StepTable:
             for name in node.input[1:]
             if name and through.get(name, name) in view.constants
         ]
-        shape = view.shapes.get(node.output[0], ())
-        weighted = node.op_type in ("Conv", "Gemm", "MatMul")
+        if not activations:
+            continue
+        output = next(name for name in node.output if view.uses[name])
+        shape = view.shapes.get(output, ())
+        weighted = node.op_type in _WEIGHTED
         steps.append(
             StepSize(
-                name=node.name or node.output[0],
+                name=node.name or output,
                 op=node.op_type,
                 inputs=tuple(activations),
-                output=node.output[0],
+                output=output,
                 output_shape=shape,
-                macs=_macs(node, [array.shape for array in constants], shape),
+                macs=_macs(node, [array.shape for array in constants], shape, view),
                 weight_bytes_int8=sum(a.nbytes for a in constants) if weighted else 0,
                 fused=node.op_type in _FUSED and activations[0] != view.input_name,
             )
@@ -53,14 +57,25 @@ def _looked_through(view: GraphView) -> dict[str, str]:
     """Tensor to what it is a quantized or dequantized copy of."""
     through: dict[str, str] = {}
     for node in view.model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            through[node.output[0]] = through.get(node.input[0], node.input[0])
+        source = through.get(node.input[0], node.input[0]) if node.input else ""
+        turned = node.op_type == "Transpose" and source in view.constants
+        if turned or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            through[node.output[0]] = source
     return through
 
 
-def _macs(node: onnx.NodeProto, weights: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
+def _macs(
+    node: onnx.NodeProto,
+    weights: list[tuple[int, ...]],
+    output: tuple[int, ...],
+    view: GraphView,
+) -> int:
     if not weights:
         return 0
+    if node.op_type in ("GRU", "LSTM"):
+        steps = view.shapes.get(node.input[0], (1,))[0]
+        return steps * sum(prod(shape) for shape in weights[:2])
     if node.op_type == "Conv":
         return prod(output) * prod(weights[0][1:])
-    return prod(weights[0]) if node.op_type in ("Gemm", "MatMul") else 0
+    rows = prod(output[:-1]) if output else 1
+    return rows * prod(weights[0]) if node.op_type in ("Gemm", "MatMul") else 0
