@@ -15,6 +15,7 @@ from edgecompress.compress.batchnorm import reestimate
 from edgecompress.compress.finetune import Recipe, Task, distill
 from edgecompress.compress.finetune.augment import augmented, augments
 from edgecompress.compress.finetune.features import Hints, tapped
+from edgecompress.compress.finetune.judge import Judge
 from edgecompress.compress.prune import prune
 from edgecompress.errors import BadConfig, BadData, BadInput, EdgeCompressError
 from edgecompress.model.data import Dataset, Splits
@@ -368,6 +369,25 @@ def test_the_callers_metric_selects_the_state(teacher: Trainable, splits: Splits
         guess = tuned.graph(torch.from_numpy(splits.validation.x)).argmax(1)
     assert float((guess == 0).float().mean()) == pytest.approx(-max(seen))
     assert max(seen) > seen[0]
+
+
+def test_the_learning_rate_goes_by_what_there_is_to_win_back(
+    teacher: Trainable, splits: Splits
+) -> None:
+    assert Recipe().rate_for(0.0) == 2e-4
+    assert Recipe().rate_for(0.25) == pytest.approx(1.5e-3)
+    assert Recipe(learning_rate=0.5).rate_for(0.25) == 0.5
+    student = prune(teacher, {"conv1": 4, "conv3": 6})
+    task = Task("classification")
+    judge = Judge(task, task.loss(Recipe()), splits, teacher.graph, torch.device("cpu"))
+    x = torch.from_numpy(splits.validation.x)
+    with torch.no_grad():
+        differ = (student.graph(x).argmax(1) != teacher.graph(x).argmax(1)).float().mean()
+    assert 0 < judge.disagreement(student.graph) == pytest.approx(float(differ))
+    assert judge.disagreement(teacher.graph) == 0
+    task = Task("regression")
+    judge = Judge(task, task.loss(Recipe()), splits, teacher.graph, torch.device("cpu"))
+    assert 0 < judge.disagreement(student.graph) <= 1
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 
 from edgecompress.compress.finetune.batches import Answered
 from edgecompress.compress.finetune.task import Loss, Task
@@ -44,6 +45,17 @@ class Judge:
         """The first number of a score means something."""
         labelled = self._task.kind == "classification" and self._data.has_labels
         return labelled or self._metric is not None
+
+    def disagreement(self, graph: torch.fx.GraphModule) -> float:
+        """0 to 1: the share of inputs whose class is not the teacher's, or the squared error
+        relative to the variance of the teacher's outputs."""
+        rows = torch.arange(min(len(self._data), _BATCH))
+        with torch.no_grad():
+            output, target = graph(self._data.inputs(rows)), self._data.targets(rows)
+        if self._task.kind == "classification":
+            return float((output.argmax(1) != target.argmax(1)).float().mean())
+        error = nn.functional.mse_loss(output, target) / target.var().clamp_min(1e-8)
+        return min(1.0, float(error))
 
     def score(self, graph: torch.fx.GraphModule) -> Score:
         total, right, outputs = 0.0, 0, []

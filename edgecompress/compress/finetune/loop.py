@@ -118,6 +118,7 @@ def distill(
         if aware:
             return _aware(run, student, splits, weights or {}, seed)
         graph = copy.deepcopy(student.graph).eval().to(run.device)
+        run.learning_rate = recipe.rate_for(run.judge.disagreement(graph))
         run.train(graph, steps, _NEVER if keep_from else run.judge.score(graph))
     return replace(student, graph=_ordinary(graph))
 
@@ -133,14 +134,16 @@ def _aware(
     order = np.random.default_rng(seed).permutation(len(splits.train.x))[:_CALIBRATION_SAMPLES]
     calibration = splits.train.x[np.sort(order)]
     before = prepare(student, calibration, weights)
-    least = run.judge.score(_simulated(before).to(run.device))
+    rounded = _simulated(before).to(run.device)
+    least = run.judge.score(rounded)
+    run.learning_rate = run.recipe.rate_for(run.judge.disagreement(rounded))
     graph = copy.deepcopy(student.graph).eval()
     fake_weights(graph, storage_of_layers(graph, weights))
     # At least one step sees everything rounded: only such states are compared.
     run.train(graph, max(0, min(round(run.steps * run.recipe.float_share), run.steps - 1)))
-    rounded = reestimate(replace(student, graph=_ordinary(graph)), torch.from_numpy(calibration))
-    real_weights(rounded.graph)
-    folded = fold(rounded)
+    trained = reestimate(replace(student, graph=_ordinary(graph)), torch.from_numpy(calibration))
+    real_weights(trained.graph)
+    folded = fold(trained)
     storage, sharing = storage_of_layers(folded.graph, weights), share_scales(folded.graph)
     activations = prepare(folded, calibration, weights).activations
     graph = copy.deepcopy(folded.graph)
@@ -150,8 +153,8 @@ def _aware(
         return before
     graph = _ordinary(graph)
     grids = real_weights(graph)
-    trained = graph.state_dict()
-    folded.graph.load_state_dict({name: trained[name] for name in folded.graph.state_dict()})
+    state = graph.state_dict()
+    folded.graph.load_state_dict({name: state[name] for name in folded.graph.state_dict()})
     return put_on_grids(folded, sharing, activations, storage, grids=grids)
 
 

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from edgecompress.errors import BadConfig
 
+_RATE, _LEAST_RATE = 3e-3, 2e-4
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Settings of `distill`.
 
     Attributes:
-        learning_rate: Adam's, at the end of the warm-up.
+        learning_rate: Adam's, at the end of the warm-up. None goes by how much there is to win
+            back: 3e-3 times the root of the share of validation inputs on which the student
+            disagrees with its teacher, 2e-4 at least.
         batch_size: samples a step; smaller data sets give smaller batches.
         temperature: of the distillation loss, above 0.
         label_share: weight of the true answers beside the teacher's, 0 to 1. Without labels the
@@ -29,7 +33,7 @@ class Recipe:
         quantization_aware: train for rounding even where all weights are plain int8.
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: float | None = None
     batch_size: int = 64
     temperature: float = 4.0
     label_share: float = 0.3
@@ -40,6 +44,12 @@ class Recipe:
     shift_pixels: int = 0
     mirror: bool = False
     quantization_aware: bool = False
+
+    def rate_for(self, disagreement: float) -> float:
+        """The learning rate for a student that disagrees with its teacher on such a share."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return max(_LEAST_RATE, _RATE * min(1.0, disagreement) ** 0.5)
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -53,7 +63,7 @@ class Recipe:
             ("shift_pixels", 0, 1_000_000),
         ):
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise BadConfig(f"{name} is {value}; it must lie within {low:g} to {high:g}.")
         if self.patience is not None and self.patience < 1:
             raise BadConfig(f"patience is {self.patience}; it must be at least 1 check.")

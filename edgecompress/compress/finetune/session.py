@@ -34,6 +34,7 @@ class Session:
 
     Attributes:
         steps: of the whole run; the learning rate falls to zero over them.
+        learning_rate: what it falls from.
         hints: of feature distillation, where it is asked for.
         after_step: the caller's hook, see `distill`.
         keep_from: states before this step are not kept.
@@ -50,6 +51,7 @@ class Session:
     progress: Progress
     device: torch.device
     log: Log
+    learning_rate: float = 1e-3
     hints: Hints | None = None
     after_step: AfterStep | None = None
     keep_from: int = 0
@@ -70,7 +72,7 @@ class Session:
         parameters = [one for one in graph.parameters() if one.requires_grad]
         if self.hints is not None:
             parameters += self.hints.projections.parameters()
-        optimizer = torch.optim.Adam(parameters, lr=self.recipe.learning_rate, fused=True)
+        optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
         shown = graph if self.hints is None else tapped(graph, self.hints.names)
         first, check_every = self.step, max(1, -(-self.steps // self.recipe.checks))
         best = least if least is not None else (-np.inf, -np.inf)
@@ -79,7 +81,7 @@ class Session:
         while self.step < until:
             self.step += 1
             for group in optimizer.param_groups:
-                group["lr"] = self.recipe.learning_rate * _rate(self.step - 1, self.steps, first)
+                group["lr"] = self.learning_rate * _rate(self.step - 1, self.steps, first)
             self._take_step(shown, parameters, optimizer)
             if self.after_step is not None:
                 self.after_step(graph, self.step)
