@@ -13,7 +13,7 @@ for the whole network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +101,11 @@ class _Task:
         return self.calibration
 
     def finetuned(
-        self, student: Trainable, hook: Gradual | None = None, recipe: Recipe | None = None
+        self,
+        student: Trainable,
+        hook: Gradual | None = None,
+        recipe: Recipe | None = None,
+        weights: Mapping[str, WeightStorage] | None = None,
     ) -> Trainable:
         """`student` after the training asked for, with the original as its teacher."""
         if not self.finetune_steps:
@@ -114,6 +118,7 @@ class _Task:
             self.splits,
             steps=self.finetune_steps,
             seed=self.seed,
+            weights=weights,
             recipe=recipe,
             after_step=hook,
             keep_from=0 if hook is None else hook.end,
@@ -308,9 +313,14 @@ def _quantize(
     settings: PostTraining,
 ) -> Compressed:
     calibration = task.needed("Quantization").numpy()
-    tuned = task.finetuned(task.trainable)
-    layers = sparse_layers(tuned.graph)
+    layers = sparse_layers(task.trainable.graph)
     weights = dict.fromkeys(named or layers, storage) if storage is not None else {}
+    if settings == PostTraining():
+        tuned = task.finetuned(
+            task.trainable, recipe=Recipe(quantization_aware=True), weights=weights
+        )
+    else:  # what is chosen after training is not known to it
+        tuned = task.finetuned(task.trainable)
     made = quantize(tuned, calibration, name=name, weights=weights, options=settings)
     changes = tuple(
         Change(
