@@ -13,6 +13,7 @@ al., section 3.2). ThiNet (Luo et al., 2017, section 3.2.3) rescales the inputs 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from edgecompress.model.trainable import Trainable
 Layer = nn.Conv2d | nn.Linear
 
 _BATCH = 32
-_POSITIONS = 64
+_POSITIONS = 32
 """Map positions taken of each sample at random: neighbours say the same (He et al. take 10)."""
 _HELD_OUT = 4
 """Every fourth sample only judges."""
@@ -148,19 +149,26 @@ def _moments(
 def _calls(
     graph: torch.fx.GraphModule, name: str, batch: torch.Tensor
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """(input, output) of each call of one layer."""
+    """(input, output) of each call of one layer; what comes after the last is not computed."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    calls = sum(node.target == name for node in graph.graph.nodes)
 
     def record(_layer: nn.Module, given: tuple[Any, ...], made: torch.Tensor) -> None:
         seen.append((given[0], made))
+        if len(seen) == calls:
+            raise _Seen
 
     handle = graph.get_submodule(name).register_forward_hook(record)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.suppress(_Seen):
             graph(batch)
     finally:
         handle.remove()
     return seen
+
+
+class _Seen(Exception):
+    """No error: it ends a forward pass early."""
 
 
 def _rows(
