@@ -70,15 +70,21 @@ def all_probes(
 @contextlib.contextmanager
 def _with_weights(work: Trainable, changed: Mapping[str, torch.Tensor]) -> Iterator[Trainable]:
     """`work` itself with other weights in some layers, put back on leaving."""
-    modules = {layer: work.graph.get_submodule(layer) for layer in changed}
-    kept = {layer: module.weight.data for layer, module in modules.items()}
-    for layer, module in modules.items():
-        module.weight.data = changed[layer]
+    weights = {layer: _weight(work, layer) for layer in changed}
+    kept = {layer: weight.data for layer, weight in weights.items()}
+    for layer, weight in weights.items():
+        weight.data = changed[layer]
     try:
         yield work
     finally:
-        for layer, module in modules.items():
-            module.weight.data = kept[layer]
+        for layer, weight in weights.items():
+            weight.data = kept[layer]
+
+
+def _weight(work: Trainable, layer: str) -> torch.Tensor:
+    weight = work.graph.get_submodule(layer).weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
 
 
 def _width_probes(work: Trainable, groups: Sequence[ChannelGroup]) -> list[Probe]:
@@ -103,8 +109,8 @@ def _width_probes(work: Trainable, groups: Sequence[ChannelGroup]) -> list[Probe
             ) -> AbstractContextManager[Trainable]:
                 changed = {}
                 for layer in group.consumers:
-                    weight = work.graph.get_submodule(layer).weight.data.clone()
-                    weight[:, np.isin(inputs[layer], gone)] = 0.0
+                    weight = _weight(work, layer).data.clone()
+                    weight[:, torch.from_numpy(np.isin(inputs[layer], gone))] = 0.0
                     changed[layer] = weight
                 return _with_weights(work, changed)
 
@@ -129,9 +135,7 @@ def _format_probes(
     work: Trainable, network: Network, formats: Sequence[WeightStorage]
 ) -> list[Probe]:
     def stored(layer: str, storage: WeightStorage) -> AbstractContextManager[Trainable]:
-        weight = work.graph.get_submodule(layer).weight
-        assert isinstance(weight, torch.Tensor)
-        return _with_weights(work, {layer: rounded_weights(weight, storage)})
+        return _with_weights(work, {layer: rounded_weights(_weight(work, layer), storage)})
 
     return [
         Probe("format", layer, storage, lambda layer=layer, storage=storage: stored(layer, storage))
