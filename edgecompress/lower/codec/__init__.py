@@ -9,6 +9,10 @@ A deployable is ordinary int8: no side table says that a layer was quantized to 
 or pruned. `passes.specialize` looks at the values and takes a codec where the bytes it saves are
 worth the instructions it costs; the generic program and its numpy twin keep the dense values.
 
+On the device: `isa/dsp/packed4_tile.py` and `packed4_dense.py` unpack four bits inside the kernel,
+`isa/dsp/decoded.py` decodes some output channels at a time into scratch, before DSP and MVE kernels
+alike, and `isa/scalar` reads codes in place on cores without packed arithmetic.
+
 `storage_cost(format, weights, macs, sparsity)` tells a planner, before there are weights, the
 bytes in flash and the extra instructions of "int4", "shared16", "shared4" or "sparse". Nothing
 here imports torch or tvm.
