@@ -16,6 +16,7 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from edgecompress.lower.kernels.interface import CannotMatch, Match
+from edgecompress.lower.kernels.loops import tile_width
 from edgecompress.lower.kernels.requant import Requantize, make_requantize
 
 if TYPE_CHECKING:
@@ -36,10 +37,23 @@ class Heads:
         return self.time * self.other * self.count * self.size
 
 
-def _inner_schedule(schedule: Any, function_name: str) -> None:
+def _tiled_schedule(schedule: Any, function_name: str, width: int) -> None:
+    """`width` neighbouring outputs together: what they share is loaded once, sums stay in
+    registers."""
+    schedule.work_on(function_name)
     output = schedule.get_sblock("output", func_name=function_name)
     accumulator = schedule.get_sblock("accumulator", func_name=function_name)
-    schedule.compute_at(accumulator, schedule.get_loops(output)[-1])
+    outer = schedule.get_loops(output)
+    tiles, lanes = schedule.split(outer[-1], [None, width])
+    schedule.unroll(lanes)
+    schedule.compute_at(accumulator, tiles)
+    if width == 1:
+        return
+    own, reduction = schedule.get_loops(accumulator)[len(outer) :]
+    schedule.reorder(reduction, own)
+    schedule.unroll(own)
+    start = schedule.decompose_reduction(accumulator, reduction)
+    schedule.unroll(schedule.get_loops(start)[-1])
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,8 @@ class AttentionScores:
         )
 
     def schedule(self, schedule: Any, function_name: str) -> None:
-        _inner_schedule(schedule, function_name)
+        # neighbouring scores share a query only: more pointers cost more than they save
+        _tiled_schedule(schedule, function_name, 1)
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         q, k, *tables = arrays
@@ -119,7 +134,7 @@ class AttentionMix:
         )
 
     def schedule(self, schedule: Any, function_name: str) -> None:
-        _inner_schedule(schedule, function_name)
+        _tiled_schedule(schedule, function_name, tile_width(self.heads.size))
 
     def reference(self, *arrays: np.ndarray) -> np.ndarray:
         w, v, *tables = arrays
