@@ -104,7 +104,8 @@ def test_fit_hands_every_option_to_the_api(stand_in: StandIn) -> None:
     line = (
         "fit net.onnx --data d.npz --target cortex-m4 --flash 512K --ram 128K --latency-us 5e4 "
         "--effort balanced --seed 3 --output out --requantize tflite --precision float32 "
-        "--plan plan.json --input-shape 1,3,32,32 --trust --device qemu --optimize size"
+        "--plan plan.json --input-shape 1,3,32,32 --trust --device qemu --optimize size "
+        "--max-accuracy-drop 1.5 --metric pkg.mod:score --jobs 2"
     )
     assert main(line.split()) == 0
     called = stand_in.called
@@ -114,6 +115,7 @@ def test_fit_hands_every_option_to_the_api(stand_in: StandIn) -> None:
         "flash": 524288, "ram": 131072, "latency_us": 5e4, "effort": "balanced", "seed": 3,
         "output": Path("out"), "requantize": "tflite", "precision": "float32", "optimize": "size",
         "plan": Path("plan.json"), "input_shape": (1, 3, 32, 32), "trust": True, "device": "qemu",
+        "earlier": None, "max_accuracy_drop": 1.5, "metric": "pkg.mod:score", "jobs": 2,
     }  # fmt: skip
     assert type(called["effort"]) is type(called["requantize"]) is str
 
