@@ -48,6 +48,7 @@ def fit(
     max_accuracy_drop: float | None = None,
     earlier: Path | None = None,
     jobs: int = 1,
+    ray: str | None = None,
     input_shape: tuple[int, ...] | None = None,
     trust: bool = False,
     device: str | None = None,
@@ -66,6 +67,7 @@ def fit(
         max_accuracy_drop: points of the measure that may be lost on validation data.
         earlier: folder of a result whose measurements and trials are used again.
         jobs: trials that run at once, in processes.
+        ray: run them on this Ray cluster: "auto", "host:port" or "ray://host:port".
         output: folder for the result; default build/<model>-<target>.
         device: where the image runs; default the profile's virtual board, else a process.
 
@@ -102,6 +104,7 @@ def fit(
         max_accuracy_drop=max_accuracy_drop,
         earlier=earlier,
         jobs=jobs,
+        ray=ray,
     )
     final = output or _default_output(source.name, profile)
     if source.kind != "float" or precision == "float32":

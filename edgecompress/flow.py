@@ -77,7 +77,8 @@ class Job:
     """What the user asked for, loaded and checked. `device` is never empty.
 
     `metric` selects in place of accuracy, `max_accuracy_drop` is in its points (on validation),
-    `earlier` a result whose search is continued, `jobs` how many trials run at once.
+    `earlier` a result whose search is continued, `jobs` how many trials run at once,
+    `ray` the address of a cluster they run on instead.
     """
 
     command: Command
@@ -93,6 +94,7 @@ class Job:
     max_accuracy_drop: float | None = None
     earlier: Path | None = None
     jobs: int = 1
+    ray: str | None = None
 
 
 def image_result(

@@ -38,9 +38,12 @@ def fit_rounds(job: Job, folder: Path, checkpoints: Checkpoints, replayed: Plan 
     """
     from edgecompress.plan.cost import corrections_from
     from edgecompress.plan.front import pareto
+    from edgecompress.plan.ray_trials import check_cluster
     from edgecompress.plan.search import Found
 
     _check_drop(job)
+    if job.ray is not None:
+        check_cluster(job.ray)
     corrections: dict[str, float] = {}
     attempt = 0
     while True:
@@ -91,6 +94,7 @@ def _planned(
         store=kept,
         earlier=kept.trials(),
         jobs=job.jobs,
+        ray=job.ray,
         progress=job.clock,
     )
     checkpoints.save(f"plan-{attempt}.json", found.to_json().encode())

@@ -22,6 +22,7 @@ from edgecompress.cli.failures import (
     report,
     report_interrupt,
 )
+from edgecompress.cli.options import with_ray_address
 
 app = typer.Typer(
     name="edgecompress",
@@ -67,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the command line without the program's name; default `sys.argv[1:]`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = with_ray_address(arguments)
     as_json, debug = "--json" in arguments, "--debug" in arguments
     _print_any_text()
     with _terminate_like_interrupt() as received:

@@ -45,6 +45,7 @@ def fit(
     max_accuracy_drop: opt.MaxAccuracyDrop = None,
     metric: opt.Metric = None,
     jobs: opt.Jobs = 1,
+    ray: opt.Ray = None,
     requantize: opt.RequantizeOption = opt.Requantize.smmla,
     precision: opt.PrecisionOption = opt.Precision.int8,
     optimize: opt.OptimizeOption = None,
@@ -69,7 +70,7 @@ def fit(
         result = api.fit(
             **chosen.arguments(), effort=chosen.effort, seed=chosen.seed,
             plan=plan, earlier=earlier, max_accuracy_drop=max_accuracy_drop, metric=metric,
-            jobs=jobs, requantize=requantize.value, precision=precision.value,
+            jobs=jobs, ray=ray, requantize=requantize.value, precision=precision.value,
             optimize=chosen.optimize, trust=trust, device=device, progress=progress,
         )  # fmt: skip
     show_result(result, chosen.output, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +39,21 @@ class Precision(StrEnum):
 
 
 _BUDGET, _OUTPUT = "Budget", "Output"
+_RAY_ADDRESS = re.compile(r"auto|local|(ray://)?[^/:]+:\d+|ray://.*|(ray://)?\[.*\]:\d+")
+
+
+def with_ray_address(arguments: list[str]) -> list[str]:
+    """`--ray` alone becomes `--ray=auto`: typer has no option whose value may be left out.
+
+    The word after it is taken for its address only where it reads as one, so that
+    `fit --ray model.onnx` and `fit --ray pkg.mod:callable` still name a model.
+    """
+    spelled = []
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        alone = word == "--ray" and _RAY_ADDRESS.fullmatch(following) is None
+        spelled.append("--ray=auto" if alone else word)
+    return spelled
+
 
 _MODEL_HELP = ".onnx, .pt2, .tflite or pkg.mod:callable"
 DemoModel = Annotated[
@@ -98,6 +114,11 @@ Metric = Annotated[
     typer.Option("--metric", help="pkg.mod:callable to select by, instead of accuracy."),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Trials that run at once.")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="[ADDRESS]",
+                 help="Run trials on a running Ray cluster; alone: this machine's or RAY_ADDRESS."),
+]  # fmt: skip
 RequantizeOption = Annotated[
     Requantize, typer.Option("--requantize", help="Rounding; tflite is bit-identical to TFLite.")
 ]

@@ -107,6 +107,7 @@ def search(
     store: Store | None = None,
     earlier: Sequence[Trial] = (),
     jobs: int = 1,
+    ray: str | None = None,
     names: Sequence[str] = NAMES,
 ) -> Found:
     """The plan with the best validation score among those predicted to fit.
@@ -118,6 +119,7 @@ def search(
         store: where finished measurements and trials are looked for and kept.
         earlier: trials of the same model and data under other budgets; those that fit compete.
         jobs: trials at once, each in a process of its own.
+        ray: address of a Ray cluster for the trials instead.
         names: the candidates to consider, see `candidates`.
 
     Raises:
@@ -140,7 +142,7 @@ def search(
         return Found(plan=empty)
     searched = _Search(
         trainable, splits, groups, problem, account, empty, calibration,
-        Scorer.of_source(trainable, splits, metric), store or MemoryStore(), progress, jobs,
+        Scorer.of_source(trainable, splits, metric), store or MemoryStore(), progress, jobs, ray,
     )  # fmt: skip
     return searched.run(names, earlier)
 
@@ -160,6 +162,7 @@ class _Search:
     store: Store
     progress: Progress
     jobs: int
+    ray: str | None
 
     def run(self, names: Sequence[str], earlier: Sequence[Trial]) -> Found:
         schedule = schedule_of(self.plan.effort, self.plan.predicted.macs)
@@ -184,6 +187,7 @@ class _Search:
                 self.store,
                 self.progress,
                 self.jobs,
+                self.ray,
             )
             trials += known
             best = max(trials, key=lambda trial: trial.score.order)

@@ -83,6 +83,7 @@ def run_trials(
     store: Store,
     progress: Progress,
     jobs: int = 1,
+    ray: str | None = None,
 ) -> list[Trial]:
     """One trial a plan, in order; those found in the store are not trained again.
 
@@ -91,6 +92,7 @@ def run_trials(
     Args:
         jobs: processes; each gets its share of the threads, so weights differ in the last bits
             from those of another number of jobs.
+        ray: address of a Ray cluster to run them on instead, see `ray_trials`.
 
     Raises:
         EdgeCompressError: every candidate diverged.
@@ -104,11 +106,17 @@ def run_trials(
             progress.advance(plan.finetune_steps)
     todo = [at for at in range(len(named)) if at not in scores]
     plans = [named[at][1] for at in todo]
-    if jobs > 1 and len(todo) > 1:
-        made = in_processes(trainable, splits, plans, scorer, min(jobs, len(todo)), progress)
+    if ray is not None and todo:
+        from edgecompress.plan.ray_trials import on_ray
+
+        made = on_ray(trainable, splits, plans, scorer, ray, progress)
+    elif jobs > 1 and len(todo) > 1:
+        shares = min(jobs, len(todo))
+        made = enumerate(in_processes(trainable, splits, plans, scorer, shares, progress))
     else:
-        made = (tried(trainable, splits, plan, scorer, progress) for plan in plans)
-    for at, score in zip(todo, made, strict=True):
+        made = enumerate(tried(trainable, splits, plan, scorer, progress) for plan in plans)
+    for which, score in made:
+        at = todo[which]
         name, plan = named[at]
         if isinstance(score, Score):
             trial = Trial(name=name, plan=plan, score=score)
@@ -141,7 +149,7 @@ def in_processes(
 ) -> Iterator[Score | str]:
     """The same trials in spawned processes; scores in the plans' order, as they finish."""
     threads = max(1, torch.get_num_threads() // jobs)
-    given = (_portable(trainable), splits, scorer.user_metric, threads, list(sys.path))
+    given = (portable(trainable), splits, scorer.user_metric, threads, list(sys.path))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _begin_worker, given) as pool:
         for plan, score in zip(plans, pool.map(_work, plans), strict=True):
@@ -149,7 +157,7 @@ def in_processes(
             yield score
 
 
-def _portable(trainable: Trainable) -> Trainable:
+def portable(trainable: Trainable) -> Trainable:
     """A copy that pickles: fx writes a module's source, where a traced annotation may be a word
     it cannot import."""
     graph = copy.deepcopy(trainable.graph)
