@@ -10,7 +10,10 @@ Effort = Literal["fast", "balanced", "max"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Fine-tuning steps for a model of up to `reference_macs`; heavier models get fewer.
+    """Fine-tuning steps for a model of `reference_macs`: lighter ones get more, heavier ones fewer.
+
+    Steps follow the inverse of the MACs, so that an effort is about the same time for every model,
+    up to `_MOST_SHARE` times as many.
 
     Attributes:
         judge_steps: recovery of each candidate before it is judged; 80 rank plans well.
@@ -26,6 +29,8 @@ class Schedule:
     candidates: int
 
 
+_MOST_SHARE = 4.0
+
 _SCHEDULES: dict[Effort, Schedule] = {
     "fast": Schedule(40, 400, 15, 3e7, 4),
     "balanced": Schedule(80, 2000, 40, 1e8, 5),
@@ -36,9 +41,9 @@ _SCHEDULES: dict[Effort, Schedule] = {
 def schedule_of(effort: Effort, macs: int) -> Schedule:
     """The effort's schedule for a model of so many multiply-accumulates."""
     schedule = _SCHEDULES[effort]
-    share = min(1.0, schedule.reference_macs / max(1, macs))
+    share = min(_MOST_SHARE, schedule.reference_macs / max(1, macs))
     return replace(
         schedule,
-        judge_steps=max(schedule.least_steps, round(schedule.judge_steps * share)),
+        judge_steps=max(schedule.least_steps, round(schedule.judge_steps * min(2.0, share))),
         final_steps=max(schedule.least_steps, round(schedule.final_steps * share)),
     )

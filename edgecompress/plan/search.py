@@ -56,6 +56,7 @@ from edgecompress.units import format_bytes
 
 _THREADS = 2
 _PROPOSAL_ROUNDS = 4
+_REPAIRS = 3
 _NAMED_SENSITIVE = 8
 
 
@@ -257,25 +258,51 @@ class _Search:
             fitting: list[Candidate] = []
             self.progress.stage("Compile candidates", min(most, len(candidates)))
             for candidate in candidates:
-                exact = self.exact(candidate, problem.network)
+                found, exact = self.made_to_fit(candidate, problem, choices)
                 self.progress.advance()
-                if problem.fits_exactly(exact):
-                    fitting.append(replace(candidate, predicted=exact))
+                if found is not None and not any(found.same_as(other) for other in fitting):
+                    fitting.append(found)
                 if len(fitting) == most:
                     break
             if fitting:
                 return problem, fitting
-            report = _as_report(exact)
-            learned = corrections_from(candidates[-1].predicted, report, problem.corrections)
-            problem = replace(problem, corrections=learned)
+            problem = _learned(problem, candidates[-1], exact)
             if not proposed:
                 raise explain_infeasible(problem, choices)
         raise _realised_too_large(exact, problem)
+
+    def made_to_fit(
+        self, candidate: Candidate, problem: Problem, choices: Choices
+    ) -> tuple[Candidate | None, Prediction]:
+        """The candidate as it compiles, and the last compiler's answer.
+
+        One that comes out too large is proposed again with what its own code has shown: the table
+        cannot know which routines a mixture of storages brings along.
+        """
+        exact = self.exact(candidate, problem.network)
+        for _ in range(_REPAIRS):
+            if problem.fits_exactly(exact):
+                break
+            problem = _learned(problem, candidate, exact)
+            again = [item for item in propose(problem, choices, [candidate.name])
+                     if item.name == candidate.name]  # fmt: skip
+            if not again:
+                return None, exact
+            candidate = again[0]
+            exact = self.exact(candidate, problem.network)
+        fits = problem.fits_exactly(exact)
+        return (replace(candidate, predicted=exact) if fits else None), exact
 
     def exact(self, candidate: Candidate, network: Network) -> Prediction:
         plan = _with(self.plan, candidate, network, 0)
         student = apply_plan(self.trainable, plan, self.calibration)
         return self.account.of(student, candidate.weights)
+
+
+def _learned(problem: Problem, candidate: Candidate, exact: Prediction) -> Problem:
+    """The problem with the table corrected by what a candidate really compiles to."""
+    learned = corrections_from(candidate.predicted, _as_report(exact), problem.corrections)
+    return replace(problem, corrections=learned)
 
 
 class _MeasureKey(Record):
