@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from edgecompress.workspace import Checkpoints
 
 MAX_ROUNDS = 3
-CALIBRATION_SAMPLES = 256
 
 
 def fit_rounds(job: Job, folder: Path, checkpoints: Checkpoints, replayed: Plan | None) -> Result:
@@ -110,6 +109,7 @@ def _compressed(
     from edgecompress.compress.quantize import quantize
     from edgecompress.model.trainable import to_trainable
     from edgecompress.plan.search import realize
+    from edgecompress.plan.trials import calibration_samples
 
     assert job.splits is not None
     saved = checkpoints.load(f"model-{attempt}.onnx")
@@ -122,7 +122,7 @@ def _compressed(
     source = to_trainable(job.source)
     trained = realize(source, plan, job.splits, job.clock)
     job.clock.stage("Quantize to int8")
-    calibration = job.splits.train.x[:CALIBRATION_SAMPLES]
+    calibration = calibration_samples(job.splits, plan.seed).numpy()
     deployable = quantize(trained, calibration, name=job.source.name, weights=plan.weights)
     stages = _ledger(job, plan, source, trained, deployable)
     rows = json.dumps([stage.model_dump(mode="json") for stage in stages])
