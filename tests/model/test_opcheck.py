@@ -44,7 +44,9 @@ def test_all_of_them_with_their_names(tmp_path: Path):
             ("MaxPool", "maxpool_of_d"),
             ("HardSwish", "hardswish_of_y"),
         ]
-        assert str(refused.value).startswith("4 unsupported operators: Softplus 'softplus_of_b': no ")
+        assert str(refused.value).startswith(
+            "4 unsupported operators: Softplus 'softplus_of_b': no "
+        )
 
 
 def test_supported_models_pass(tmp_path: Path):
