@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 SECTION = ".text.model_kernels"
 
@@ -111,6 +112,7 @@ _CONDITIONS = [
 _BRANCHES = {"b", "bl", "bx", "blx", "cbz", "cbnz", "tbb", "tbh", *(f"b{c}" for c in _CONDITIONS)}
 
 
+@lru_cache(maxsize=1 << 16)
 def _mnemonic(line: str) -> str:
     text = line.split("@")[0].strip()
     if not text or text.startswith(".") or text.endswith(":"):
