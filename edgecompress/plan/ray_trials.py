@@ -50,6 +50,7 @@ NODE_SECONDS = 600.0
 """How long the trials wait for a node with enough processors: an autoscaler may be bringing one."""
 _POLL_SECONDS = 5.0
 _ADDRESS = re.compile(r"(ray://)?(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _START = "Start one with `ray start --head`, or leave --ray out and use --jobs."
 
 
@@ -84,7 +85,7 @@ def check_cluster(address: str) -> None:
     Raises:
         BadInput: Ray is not installed, the address cannot be read, or nobody answers there.
     """
-    _ray()
+    ray = _ray()
     named = address
     if address == AUTO:
         named = os.environ.get("RAY_ADDRESS") or AUTO
@@ -97,13 +98,27 @@ def check_cluster(address: str) -> None:
             next_step="Write host:port, ray://host:port, or auto for this machine's. " + _START,
         )
     host, port = found["host"].strip("[]"), int(found["port"])
+    trouble = _unheard(host, port)
+    if trouble is not None:
+        raise BadInput(f"No Ray cluster answers at {named}: {trouble}.", next_step=_START)
+    if host not in _LOOPBACK or named.startswith("ray://"):
+        return
+    outer = ray.util.get_node_ip_address()
+    if _unheard(outer, port) is not None:
+        raise BadInput(
+            f"The Ray cluster at {named} listens on this machine's loopback alone; Ray would look "
+            f"for it at {outer}.",
+            next_step="Set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which leaves the address as it is.",
+        )
+
+
+def _unheard(host: str, port: int) -> str | None:
+    """Why nobody answers there, None where somebody does."""
     try:
         socket.create_connection((host, port), REACH_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise BadInput(
-            f"No Ray cluster answers at {named}: {getattr(error, 'strerror', None) or error}.",
-            next_step=_START,
-        ) from None
+        return getattr(error, "strerror", None) or str(error)
+    return None
 
 
 def on_ray(

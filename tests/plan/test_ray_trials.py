@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -39,6 +40,11 @@ def dies_once(outputs, labels):
     except FileExistsError:
         return 1.0
     os.kill(os.getpid(), signal.SIGKILL)
+
+def sleeps(outputs, labels):
+    (here / "waking").write_text(str(os.getpid()))
+    (here / "waking").rename(here / "asleep")
+    time.sleep(600)
 
 def stays_on_a_doomed_node(outputs, labels):
     if ray.get_runtime_context().get_node_id() == (here / "doomed").read_text():
@@ -187,6 +193,35 @@ def test_the_address_of_the_environment_is_checked(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(BadInput, match=r"127\.0\.0\.1:1"):
         check_cluster("auto")
+
+
+def test_a_cluster_ray_would_not_find_is_told_apart(monkeypatch):
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "127.0.0.2")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(BadInput, match=r"would look for it at 127\.0\.0\.2") as caught:
+            check_cluster(address)
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0" in str(caught.value)
+
+
+def test_an_interrupted_search_kills_its_trials(cluster, residual, splits, metric):
+    """Else the next trials would wait for them ten minutes."""
+    scorer = Scorer.of_source(residual, splits, f"{metric}:sleeps")
+
+    def interrupt() -> None:
+        while not Path("asleep").exists():
+            time.sleep(0.1)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(residual, splits, named(2), scorer, MemoryStore(), SILENT, ray=cluster.address)
+    sleeper = int(Path("asleep").read_text())
+    for _ in range(100):
+        if not Path(f"/proc/{sleeper}").exists():
+            break
+        time.sleep(0.1)
+    assert not Path(f"/proc/{sleeper}").exists()
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
