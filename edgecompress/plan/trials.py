@@ -18,17 +18,17 @@ import numpy as np
 import torch
 
 from edgecompress.compress.apply import apply_plan
-from edgecompress.compress.finetune import distill
+from edgecompress.compress.finetune import Recipe, distill
 from edgecompress.errors import BadInput, EdgeCompressError
-from edgecompress.model.data import Dataset, Splits
+from edgecompress.model.data import Splits
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.scores import Score, Scorer
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import Plan, Record
 
 CALIBRATION_SAMPLES = 512
-_CHECKED_SAMPLES = 200
-"""Validation samples `distill` checks itself on during the short runs that rank candidates."""
+_JUDGED = Recipe(checks=1)
+"""The state before and the one after are compared, on as many samples as candidates are."""
 
 
 class Store(Protocol):
@@ -201,16 +201,11 @@ def run_trial(
     trainable: Trainable, splits: Splits, plan: Plan, scorer: Scorer, progress: Progress
 ) -> Score:
     """Compresses, trains `plan.finetune_steps` steps and scores on the validation split."""
-    held_out = splits.validation if len(splits.validation.x) else splits.train
-    checked = Dataset(
-        held_out.x[:_CHECKED_SAMPLES],
-        None if held_out.y is None else held_out.y[:_CHECKED_SAMPLES],
-    )
-    short = Splits(splits.train, checked, splits.test, splits.hash, splits.name)
+    short = replace(splits, validation=scorer.held_out)
     student = apply_plan(trainable, plan, calibration_samples(splits, plan.seed))
     student = distill(
         student, trainable, short, steps=plan.finetune_steps, seed=plan.seed,
-        weights=plan.weights, task=scorer.task, progress=progress,
+        weights=plan.weights, recipe=_JUDGED, task=scorer.task, progress=progress,
     )  # fmt: skip
     return scorer.of(student)
 

@@ -12,7 +12,7 @@ from edgecompress.errors import BadInput
 from edgecompress.model.data import Dataset
 from edgecompress.plan.front import pareto
 from edgecompress.plan.ledger import keep_ledger, lost
-from edgecompress.plan.scores import DIVERGENCE, TOP1, Score, Scorer
+from edgecompress.plan.scores import DIVERGENCE, TOP1, Score, Scorer, best_of
 from edgecompress.plan.trials import MemoryStore, Trial, calibration_samples, run_trials
 from edgecompress.progress import SILENT
 from edgecompress.records import Budget, Plan, Prediction, WeightStorage
@@ -121,6 +121,25 @@ def test_a_users_metric_selects(residual, splits, own_metric):
 def test_a_bad_metric_is_one_clear_line(residual, splits, own_metric, name, words):
     with pytest.raises(BadInput, match=words):
         Scorer.of_source(residual, splits, f"{own_metric}:{name}").of(residual)
+
+
+def top1(value: float, divergence: float, metric: str = TOP1) -> Score:
+    return Score(metric=metric, value=value, divergence=divergence)
+
+
+@pytest.mark.parametrize(
+    ("found", "samples", "best"),
+    [
+        # 90 % of 1000 samples is known to 0.95 points: 89.2 is as good, 89 is not
+        ([top1(90, 0.3), top1(89.2, 0.2), top1(89, 0.1)], 1000, 1),
+        ([top1(90, 0.3), top1(89.2, 0.2), top1(89, 0.1)], 10_000, 0),
+        ([top1(90, 0.3), top1(90, 0.2)], 10_000_000, 1),
+        ([top1(90, 0.3, "my:own"), top1(89.9, 0.2, "my:own")], 1000, 0),
+        ([Score(metric=DIVERGENCE, value=None, divergence=d) for d in (0.2, 0.1)], 1000, 1),
+    ],
+)
+def test_accuracies_the_samples_cannot_tell_apart_are_decided_by_divergence(found, samples, best):
+    assert best_of(found, samples) == best
 
 
 def trial(name: str, value: float, flash: int, ram: int = 10) -> Trial:
