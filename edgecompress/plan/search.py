@@ -31,7 +31,7 @@ from edgecompress.plan.front import same_choice
 from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.preview import preview
 from edgecompress.plan.schedule import Effort, schedule_of
-from edgecompress.plan.scores import Scorer
+from edgecompress.plan.scores import Scorer, best_of
 from edgecompress.plan.sensitivity import measure, unmeasured
 from edgecompress.plan.trials import (
     MemoryStore,
@@ -191,7 +191,8 @@ class _Search:
                 self.ray,
             )
             trials += known
-            best = max(trials, key=lambda trial: trial.score.order)
+            scores = [trial.score for trial in trials]
+            best = trials[best_of(scores, len(self.scorer.held_out))]
             name, chosen = best.name, best.plan
         else:
             trials, (name, chosen) = [], named[0]
