@@ -199,6 +199,20 @@ def test_labels_of_the_validation_split_alone_select_the_state(
     assert accuracy(tuned, splits.test) > 90
 
 
+def test_accuracies_the_samples_cannot_tell_apart_go_by_the_loss(
+    teacher: Trainable, splits: Splits
+) -> None:
+    task, cpu = Task("classification"), torch.device("cpu")
+    judge = Judge(task, task.loss(Recipe()), splits, teacher.graph, cpu)
+    error = 100 * (0.9 * 0.1 / len(splits.validation.x)) ** 0.5
+    highest, within, beyond = (90.0, -0.2), (90 - 0.9 * error, -0.1), (90 - 1.1 * error, -0.1)
+    assert judge.better(within, highest, 90.0)
+    assert not judge.better(beyond, highest, 90.0)
+    assert judge.better(highest, beyond, 90.0)
+    own = Judge(task, task.loss(Recipe()), splits, teacher.graph, cpu, lambda made, y: 0.0)
+    assert not own.better(within, highest, 90.0)
+
+
 def test_losses_by_their_formulas() -> None:
     random = np.random.default_rng(0)
     output, target = (random.normal(size=(5, 4)) for _ in range(2))

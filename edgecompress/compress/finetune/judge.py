@@ -46,6 +46,25 @@ class Judge:
         labelled = self._task.kind == "classification" and self._data.has_labels
         return labelled or self._metric is not None
 
+    def better(self, one: Score, other: Score, highest: float) -> bool:
+        """Whether a state of score `one` is kept instead of one of score `other`.
+
+        Accuracies within one standard error of the highest, 100 sqrt(p (1 - p) / n) points, are as
+        good as equal (the rule of Breiman et al., "Classification and Regression Trees", 1984,
+        section 3.4.3), and the loss decides, which every output of every sample moves. A metric's
+        error is not known: its values are compared as they are.
+
+        Args:
+            highest: accuracy in percent seen so far, of `one` and `other` too.
+        """
+        if self._metric is not None or not self.has_labels or not np.isfinite(other[0]):
+            return one > other
+        share = highest / 100
+        least = highest - 100 * (share * (1 - share) / len(self._data)) ** 0.5
+        if (one[0] >= least) != (other[0] >= least):
+            return one[0] >= least
+        return one[1] > other[1] if one[0] >= least else one > other
+
     def disagreement(self, graph: torch.fx.GraphModule) -> float:
         """0 to 1: the share of inputs whose class is not the teacher's, or the squared error
         relative to the variance of the teacher's outputs."""

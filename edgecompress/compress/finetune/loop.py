@@ -60,9 +60,9 @@ def distill(
 
     Adam, short linear warm-up, cosine to zero; the loss is `Task.loss`. The state before training
     and the recipe's `checks` states on the way are compared on at most 2000 validation inputs:
-    highest accuracy where there are labels (least loss among equals), else least loss. The result
-    is in eval mode. The same seed, data, thread count and machine give the same weights. A GPU is
-    used where torch finds one.
+    highest accuracy where there are labels (least loss within a standard error of it, see
+    `Judge.better`), else least loss. The result is in eval mode. The same seed, data, thread count
+    and machine give the same weights. A GPU is used where torch finds one.
 
     With `weights` (or `recipe.quantization_aware`) training is quantization-aware: weights are
     rounded to their storage from the first step, BatchNorm still learning; for the last part
@@ -149,7 +149,7 @@ def _aware(
     graph = copy.deepcopy(folded.graph)
     fake_weights(graph, storage)
     fake_activations(graph, activations)
-    if run.train(graph, run.steps, least) <= least:
+    if run.train(graph, run.steps, least) == least:
         return before
     graph = _ordinary(graph)
     grids = real_weights(graph)

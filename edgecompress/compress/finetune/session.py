@@ -76,7 +76,7 @@ class Session:
         shown = graph if self.hints is None else tapped(graph, self.hints.names)
         first, check_every = self.step, max(1, -(-self.steps // self.recipe.checks))
         best = least if least is not None else (-np.inf, -np.inf)
-        best_state = copy.deepcopy(graph.state_dict())
+        best_state, highest = copy.deepcopy(graph.state_dict()), best[0]
         graph.train()
         while self.step < until:
             self.step += 1
@@ -91,7 +91,8 @@ class Session:
                 continue
             score = self._checked(graph)
             self.stale += 1
-            if score > best:
+            highest = max(highest, score[0])
+            if self.judge.better(score, best, highest):
                 best_state, best, self.stale = copy.deepcopy(graph.state_dict()), score, 0
             elif self.recipe.patience is not None and self.stale >= self.recipe.patience:
                 break
