@@ -5,6 +5,7 @@
     int8 only         widths and ranks
     uniform           every width by one factor, int8
     uniform int4      every width by one factor, every layer but the first and last in int4
+    low rank          every layer factorized to keep one share of its energy, see `plan.low_rank`
 
 Each is checked with the exact accounts (`cost.evaluate`, offsets included) and the program is
 solved again with tighter limits where its rows were too kind.
@@ -144,15 +145,18 @@ class Problem:
         )
 
 
-JOINT, UNIFORM, UNIFORM_INT4, COMPUTE, INT8 = NAMES = (
-    "joint", "uniform", "uniform int4", "most compute", "int8 only",
+JOINT, UNIFORM, UNIFORM_INT4, COMPUTE, INT8, LOW_RANK = NAMES = (
+    "joint", "uniform", "uniform int4", "most compute", "int8 only", "low rank",
 )  # fmt: skip
-UNMEASURED = (UNIFORM, UNIFORM_INT4)
+UNMEASURED = (UNIFORM, UNIFORM_INT4, LOW_RANK)
 """Candidates that no measured damage decides."""
 
 
 def propose(problem: Problem, choices: Choices, names: Sequence[str] = NAMES) -> list[Candidate]:
-    """Different candidates that fit, in the order of `names`; [] if none does."""
+    """Different candidates that fit, in the order of `names`; [] if none does.
+
+    "low rank" is not made here: only the compiler knows what its factors take.
+    """
     int8 = choices.without_formats()
     made: dict[str, Callable[[], Candidate | None]] = {
         JOINT: lambda: optimum(problem, choices, JOINT),
@@ -163,7 +167,7 @@ def propose(problem: Problem, choices: Choices, names: Sequence[str] = NAMES) ->
     }
     candidates: list[Candidate] = []
     for name in names:
-        item = made[name]()
+        item = made[name]() if name != LOW_RANK else None
         if item is not None and not any(item.same_as(other) for other in candidates):
             candidates.append(item)
     if not candidates:

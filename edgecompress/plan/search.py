@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from edgecompress.compress.apply import apply_plan
@@ -22,14 +21,15 @@ from edgecompress.compress.groups import ChannelGroup, find_groups
 from edgecompress.errors import DoesNotFit
 from edgecompress.model.data import Splits
 from edgecompress.model.trainable import Trainable
+from edgecompress.plan.account import Account, as_report
 from edgecompress.plan.candidates import NAMES, UNMEASURED, Candidate, Problem, narrowest, propose
 from edgecompress.plan.choices import Choices
-from edgecompress.plan.cost import Corrections, corrections_from, evaluate, predict
+from edgecompress.plan.cost import Corrections, corrections_from, evaluate
 from edgecompress.plan.explain import explain_infeasible
 from edgecompress.plan.formats import encoded_formats
 from edgecompress.plan.front import same_choice
+from edgecompress.plan.low_rank import LOW_RANK, low_rank
 from edgecompress.plan.network import Network, read_network
-from edgecompress.plan.preview import preview
 from edgecompress.plan.schedule import Effort, schedule_of
 from edgecompress.plan.scores import Scorer, best_of
 from edgecompress.plan.sensitivity import measure, unmeasured
@@ -48,7 +48,6 @@ from edgecompress.records import (
     Prediction,
     Record,
     Sensitivity,
-    SizeReport,
     WeightStorage,
 )
 from edgecompress.target.schema import DeviceProfile
@@ -129,9 +128,9 @@ def search(
     torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
     groups = prunable_groups(trainable)
     network = read_network(trainable, groups)
-    account = _Account(profile, budget, splits.train.x, corrections or {}, optimize)
+    account = Account(profile, budget, splits.train.x, corrections or {}, optimize)
     whole = account.of(trainable)
-    table = corrections_from(evaluate(network, profile), _as_report(whole))
+    table = corrections_from(evaluate(network, profile), as_report(whole))
     problem = Problem(network, profile, budget, table)
     calibration = calibration_samples(splits, seed)
     empty = Plan(
@@ -156,7 +155,7 @@ class _Search:
     splits: Splits
     groups: list[ChannelGroup]
     problem: Problem
-    account: _Account
+    account: Account
     plan: Plan
     calibration: torch.Tensor
     scorer: Scorer
@@ -170,6 +169,13 @@ class _Search:
         choices = self.measured(names)
         problem, candidates = self.compiled(choices, names, schedule.candidates)
         network = problem.network
+        if LOW_RANK in names:
+            self.progress.stage("Compile low rank", 1)
+            factorized = low_rank(
+                self.trainable, self.calibration, problem, self.plan.predicted,
+                encoded_formats(problem.profile), lambda item: self.exact(item, network),
+            )  # fmt: skip
+            candidates += [] if factorized is None else [factorized]
         named = [
             (item.name, _with(self.plan, item, network, schedule.judge_steps))
             for item in candidates
@@ -181,15 +187,9 @@ class _Search:
         ]
         if len(named) + len(known) > 1:
             trials = run_trials(
-                self.trainable,
-                self.splits,
-                named,
-                self.scorer,
-                self.store,
-                self.progress,
-                self.jobs,
-                self.ray,
-            )
+                self.trainable, self.splits, named, self.scorer, self.store, self.progress,
+                self.jobs, self.ray,
+            )  # fmt: skip
             trials += known
             scores = [trial.score for trial in trials]
             best = trials[best_of(scores, len(self.scorer.held_out))]
@@ -302,7 +302,7 @@ class _Search:
 
 def _learned(problem: Problem, candidate: Candidate, exact: Prediction) -> Problem:
     """The problem with the table corrected by what a candidate really compiles to."""
-    learned = corrections_from(candidate.predicted, _as_report(exact), problem.corrections)
+    learned = corrections_from(candidate.predicted, as_report(exact), problem.corrections)
     return replace(problem, corrections=learned)
 
 
@@ -355,31 +355,6 @@ def prunable_groups(trainable: Trainable) -> list[ChannelGroup]:
         for group in find_groups(trainable)
         if made.get(group.name) == {group.channels} and group.channels > 4
     ]
-
-
-@dataclass(frozen=True)
-class _Account:
-    """Predictions by the compiler itself; by the table alone where no budget needs better."""
-
-    profile: DeviceProfile
-    budget: Budget
-    x: np.ndarray
-    corrections: Corrections
-    optimize: Optimize
-
-    def of(
-        self, trainable: Trainable, weights: dict[str, WeightStorage] | None = None
-    ) -> Prediction:
-        if self.profile.kind != "mcu":
-            return predict(trainable, self.profile, self.corrections)
-        return preview(
-            trainable, self.x, self.profile, self.corrections, self.optimize,
-            self.budget.ram_bytes, weights, self.budget.flash_bytes,
-        )  # fmt: skip
-
-
-def _as_report(prediction: Prediction) -> SizeReport:
-    return SizeReport(flash_sections=prediction.flash_parts, ram_parts=prediction.ram_parts)
 
 
 def _with(plan: Plan, candidate: Candidate, network: Network, finetune_steps: int) -> Plan:

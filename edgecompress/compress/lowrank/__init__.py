@@ -11,7 +11,7 @@ With calibration data every one of them is fitted to the layer's outputs instead
 
 from edgecompress.compress.lowrank.bounds import factored_weights, largest_ranks, methods_of
 from edgecompress.compress.lowrank.factorize import FACTOR_ENDINGS, factorize, factors_of
-from edgecompress.compress.lowrank.ranks import choose_ranks, rank_for_energy
+from edgecompress.compress.lowrank.ranks import choose_ranks, rank_for_energy, ranks_at_energies
 
 __all__ = [
     "FACTOR_ENDINGS",
@@ -22,4 +22,5 @@ __all__ = [
     "largest_ranks",
     "methods_of",
     "rank_for_energy",
+    "ranks_at_energies",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -46,18 +46,9 @@ def rank_for_energy(
     limits = methods_of(layer).get(method)
     if limits is None:
         raise BadInput(f"This {type(layer).__name__} cannot take {method}.")
-    weight = layer.weight.detach().double()
-    if method == "svd":
-        return (_enough(_spectrum(output_square(weight.flatten(1), moments)), energy),)
-    if method == "spatial":
-        values = torch.linalg.svdvals(unfolded(weight, columns_moment(moments, weight)))
-        return (_enough(values.square(), energy),)
     if method == "cp":
-        return (_cp_rank(weight, energy, moments, limits[0]),)
-    each = (1 + energy) / 2
-    inputs = _enough(_spectrum(input_square(weight, moments)), each)
-    outputs = _enough(_spectrum(output_square(weight.flatten(1), moments)), each)
-    return min(inputs, limits[0]), min(outputs, limits[1])
+        return (_cp_rank(layer.weight.detach().double(), energy, moments, limits[0]),)
+    return _ranks(_spectra(layer, method, moments), energy, limits)
 
 
 def choose_ranks(
@@ -85,11 +76,7 @@ def choose_ranks(
     if rank is not None and rank < 1:
         raise BadInput(f"A rank of {rank} is out of range; give at least 1.")
     found = _candidates(trainable, layers)
-    moments: dict[str, Moments] = {}
-    if calibration is not None and found:
-        convolutions = {name for name, layer in found.items() if "spatial" in methods_of(layer)}
-        fitted = convolutions if method is None or method in FITTED_TO_PATCHES else set()
-        moments = observe(trainable.graph, found, calibration, with_patches=frozenset(fitted))
+    moments = _observed(trainable, found, method, calibration)
     chosen: dict[str, LowRank] = {}
     for name, layer in found.items():
         choices = [
@@ -103,6 +90,72 @@ def choose_ranks(
         if best is not None and factored_weights(layer, best) < layer.weight.numel():
             chosen[name] = best
     return chosen
+
+
+def ranks_at_energies(
+    trainable: Trainable, energies: Sequence[float], calibration: torch.Tensor
+) -> list[dict[str, LowRank]]:
+    """`choose_ranks` at each of the energies; the data are looked at and decomposed only once.
+
+    Args:
+        energies: each above 0 and at most 1.
+        calibration: [N, ...] float32 inputs, to keep energy of the outputs.
+    """
+    found = _candidates(trainable, None)
+    moments = _observed(trainable, found, None, calibration)
+    spectra = {
+        (name, method): _spectra(layer, method, moments[name])
+        for name, layer in found.items()
+        for method in methods_of(layer)
+        if method != "cp"
+    }
+    chosen: list[dict[str, LowRank]] = []
+    for energy in energies:
+        least: dict[str, LowRank] = {}
+        for (name, method), values in spectra.items():
+            layer = found[name]
+            ranks = _ranks(values, energy, methods_of(layer)[method])
+            one = LowRank(method=method, ranks=ranks)
+            known = factored_weights(layer, least[name]) if name in least else layer.weight.numel()
+            if factored_weights(layer, one) < known:
+                least[name] = one
+        chosen.append(least)
+    return chosen
+
+
+def _observed(
+    trainable: Trainable,
+    found: dict[str, Layer],
+    method: LowRankMethod | None,
+    calibration: torch.Tensor | None,
+) -> dict[str, Moments]:
+    if calibration is None or not found:
+        return {}
+    convolutions = {name for name, layer in found.items() if "spatial" in methods_of(layer)}
+    fitted = convolutions if method is None or method in FITTED_TO_PATCHES else set()
+    return observe(trainable.graph, found, calibration, with_patches=frozenset(fitted))
+
+
+def _spectra(
+    layer: Layer, method: LowRankMethod, moments: Moments | None
+) -> tuple[torch.Tensor, ...]:
+    """Energy of each direction, the largest first: one spectrum for each of the method's ranks."""
+    weight = layer.weight.detach().double()
+    if method == "spatial":
+        values = torch.linalg.svdvals(unfolded(weight, columns_moment(moments, weight)))
+        return (values.square(),)
+    outputs = _spectrum(output_square(weight.flatten(1), moments))
+    return (outputs,) if method == "svd" else (_spectrum(input_square(weight, moments)), outputs)
+
+
+def _ranks(
+    spectra: tuple[torch.Tensor, ...], energy: float, limits: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Several sides share what may be lost equally."""
+    each = 1 - (1 - energy) / len(spectra)
+    return tuple(
+        min(_enough(values, each), limit) for values, limit in zip(spectra, limits, strict=True)
+    )
 
 
 def _candidates(trainable: Trainable, layers: Iterable[str] | None) -> dict[str, Layer]:

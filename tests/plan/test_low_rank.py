@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from edgecompress.compress.lowrank import choose_ranks, ranks_at_energies
+from edgecompress.model.data import Dataset, Splits
+from edgecompress.model.trainable import Trainable
+from edgecompress.plan.candidates import LOW_RANK, UNIFORM
+from edgecompress.plan.search import Found, search
+from edgecompress.plan.trials import MemoryStore
+from edgecompress.records import Budget
+from edgecompress.target import load_target
+
+PROFILE = load_target("cortex-m7")
+ROOMY = Budget(flash_bytes=16_000)
+RANK = 3
+
+
+class LowRankNet(nn.Module):
+    """1 -> 32 -> 32 -> 32 -> 3 on 8x8 images; the two wide layers are of spatial rank 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 32, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.wide1 = nn.Conv2d(32, 32, 3, padding=1)
+        self.relu1 = nn.ReLU()
+        self.wide2 = nn.Conv2d(32, 32, 3, padding=1)
+        self.relu2 = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(32, 3)
+        for layer in (self.wide1, self.wide2):
+            tall, wide = torch.randn(32, 3, RANK), torch.randn(32, 3, RANK)
+            with torch.no_grad():
+                layer.weight.copy_(torch.einsum("ihr,owr->oihw", tall, wide) / 20)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu2(self.wide2(self.relu1(self.wide1(self.relu(self.stem(x))))))
+        return self.head(torch.flatten(self.pool(x), 1))
+
+
+@pytest.fixture
+def low_rank_net(as_trainable) -> Trainable:
+    torch.manual_seed(0)
+    return as_trainable(LowRankNet(), (1, 1, 8, 8))
+
+
+@pytest.fixture
+def answered(low_rank_net, splits) -> Splits:
+    """Images whose labels are the network's own answers, about as often each."""
+    net = low_rank_net.graph
+    with torch.no_grad():
+        outputs = net(torch.from_numpy(splits.train.x))
+        head = net.get_submodule("head")
+        head.bias -= outputs.mean(0)
+
+        def labelled(data: Dataset) -> Dataset:
+            return Dataset(data.x, net(torch.from_numpy(data.x)).argmax(1).numpy())
+
+        return replace(splits, train=labelled(splits.train), validation=labelled(splits.validation))
+
+
+def searched(
+    trainable: Trainable, splits: Splits, budget: Budget, store: MemoryStore | None = None
+) -> Found:
+    return search(
+        trainable, splits, PROFILE, budget, model_hash="1" * 64,
+        names=(UNIFORM, LOW_RANK), store=store,
+    )  # fmt: skip
+
+
+def test_it_wins_where_the_layers_really_are_of_low_rank(low_rank_net, answered):
+    store = MemoryStore()
+    found = searched(low_rank_net, answered, ROOMY, store)
+    scores = {trial.name: trial.score for trial in found.trials}
+    assert scores.keys() == {UNIFORM, LOW_RANK}
+    assert scores[LOW_RANK].order > scores[UNIFORM].order
+    assert {"wide1", "wide2"} <= found.plan.low_rank.keys()
+    assert found.plan.widths == {}
+    assert found.plan.predicted.flash_bytes <= 16_000
+    assert searched(low_rank_net, answered, ROOMY, store) == found
+
+
+def test_it_is_not_proposed_where_no_layer_gains_enough_by_it(residual, splits):
+    found = searched(residual, splits, Budget(flash_bytes=13_300, ram_bytes=2_300))
+    assert found.plan.low_rank == {}
+    assert found.plan.widths
+
+
+def test_a_ladder_of_energies_chooses_what_each_energy_alone_does(residual, splits):
+    x = torch.from_numpy(splits.train.x[:64])
+    energies = (0.999, 0.95, 0.6)
+    assert ranks_at_energies(residual, energies, x) == [
+        choose_ranks(residual, energy, calibration=x) for energy in energies
+    ]
