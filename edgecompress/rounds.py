@@ -79,23 +79,28 @@ def _planned(
         return Found.from_json(saved)
     job.clock.stage("Plan")
     kept = Kept(checkpoints, job.earlier)
-    found = search(
-        to_trainable(job.source),
-        job.splits,
-        job.profile,
-        job.budget,
-        model_hash=job.source.hash,
-        effort=job.effort,
-        seed=job.seed,
-        corrections=corrections,
-        optimize=job.options.optimize,
-        metric=job.metric,
-        store=kept,
-        earlier=kept.trials(),
-        jobs=job.jobs,
-        ray=job.ray,
-        progress=job.clock,
-    )
+    try:
+        found = search(
+            to_trainable(job.source),
+            job.splits,
+            job.profile,
+            job.budget,
+            model_hash=job.source.hash,
+            effort=job.effort,
+            seed=job.seed,
+            corrections=corrections,
+            optimize=job.options.optimize,
+            metric=job.metric,
+            store=kept,
+            earlier=kept.trials(),
+            jobs=job.jobs,
+            ray=job.ray,
+            progress=job.clock,
+        )
+    except DoesNotFit:
+        if attempt == 0:  # there is nothing to continue from: another budget is another run
+            checkpoints.clear()
+        raise
     checkpoints.save(f"plan-{attempt}.json", found.to_json().encode())
     return found
 

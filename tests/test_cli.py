@@ -116,6 +116,7 @@ def test_fit_hands_every_option_to_the_api(stand_in: StandIn) -> None:
         "output": Path("out"), "requantize": "tflite", "precision": "float32", "optimize": "size",
         "plan": Path("plan.json"), "input_shape": (1, 3, 32, 32), "trust": True, "device": "qemu",
         "earlier": None, "max_accuracy_drop": 1.5, "metric": "pkg.mod:score", "jobs": 2,
+        "ray": None,
     }  # fmt: skip
     assert type(called["effort"]) is type(called["requantize"]) is str
 

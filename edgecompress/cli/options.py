@@ -49,7 +49,7 @@ def with_ray_address(arguments: list[str]) -> list[str]:
     `fit --ray model.onnx` and `fit --ray pkg.mod:callable` still name a model.
     """
     spelled = []
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
         alone = word == "--ray" and _RAY_ADDRESS.fullmatch(following) is None
         spelled.append("--ray=auto" if alone else word)
     return spelled

@@ -33,7 +33,12 @@ behind the arena in the stack's region the variables and the stack follow."""
 
 
 def ram_rooms(profile: DeviceProfile) -> list[Room]:
-    """The RAM regions, fastest first, without what stack, variables and reading ahead need."""
+    """The RAM regions, fastest first, without what stack, variables and reading ahead need.
+
+    None on a host, whose profile states no memory.
+    """
+    if profile.ram_bytes is None:
+        return []
     main = profile.fastest_ram
     kept = {True: profile.stack_reserve + RUNNER_BYTES, False: READ_AHEAD_BYTES}
     rooms = [
