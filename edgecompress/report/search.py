@@ -31,7 +31,7 @@ def search_tables(result: Result) -> list[Table]:
 def front_table(front: tuple[ParetoPoint, ...]) -> Table:
     """A line a judged candidate; those no other beats in score, flash, RAM and MACs have a star."""
     table = _table(f"Candidates, {front[0].steps} steps")
-    for heading in (_score_heading(front[0].metric), "flash", "RAM", "MACs", ""):
+    for heading in (_score_heading(front[0].metric), "flash", "RAM", "MACs", "* unbeaten"):
         table.add_column(heading, justify="right")
     for point in front:
         marks = [*(["chosen"] if point.chosen else []), *(["*"] if point.on_front else [])]
