@@ -31,7 +31,8 @@ class Recurrent(nn.Module):
         sequence: False gives only the state after the last step that was run.
     """
 
-    gates = 0
+    gates: int
+    kind: type[nn.GRU] | type[nn.LSTM]
 
     def __init__(
         self, inputs: int, hidden: int, *, reverse: bool = False, sequence: bool = True
@@ -39,10 +40,7 @@ class Recurrent(nn.Module):
         super().__init__()
         self.inputs, self.hidden = inputs, hidden
         self.reverse, self.sequence = reverse, sequence
-        self.layer = self._make(inputs, hidden)
-
-    def _make(self, inputs: int, hidden: int) -> nn.RNNBase:
-        raise NotImplementedError
+        self.layer = self.kind(inputs, hidden, batch_first=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _run(self.layer, x, self.reverse, self.sequence)
@@ -56,15 +54,11 @@ class GRU(Recurrent):
     """nn.GRU, one layer."""
 
     gates = 3
-
-    def _make(self, inputs: int, hidden: int) -> nn.RNNBase:
-        return nn.GRU(inputs, hidden, batch_first=True)
+    kind = nn.GRU
 
 
 class LSTM(Recurrent):
     """nn.LSTM, one layer."""
 
     gates = 4
-
-    def _make(self, inputs: int, hidden: int) -> nn.RNNBase:
-        return nn.LSTM(inputs, hidden, batch_first=True)
+    kind = nn.LSTM
