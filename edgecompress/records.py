@@ -1,12 +1,24 @@
 """The small frozen records that pass between rooms: JSON both ways, hashable by content.
 
-What an image occupies is described in `memory_records`, and can be had from here too.
+What an image occupies is described in `memory_records`, what was measured of it in
+`measurement_records`; both can be had from here too.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+from edgecompress.measurement_records import Build as Build
+from edgecompress.measurement_records import Comparison as Comparison
+from edgecompress.measurement_records import CycleEstimate as CycleEstimate
+from edgecompress.measurement_records import HostMachine as HostMachine
+from edgecompress.measurement_records import Interval as Interval
+from edgecompress.measurement_records import LayerMeasurement as LayerMeasurement
+from edgecompress.measurement_records import LayerRatio as LayerRatio
+from edgecompress.measurement_records import Measurement as Measurement
+from edgecompress.measurement_records import MeasurementLabel as MeasurementLabel
+from edgecompress.measurement_records import Provenance as Provenance
+from edgecompress.measurement_records import TimeStatistics as TimeStatistics
 from edgecompress.memory_records import ArenaPlacement as ArenaPlacement
 from edgecompress.memory_records import MemoryMap as MemoryMap
 from edgecompress.memory_records import RegionUse as RegionUse
@@ -15,10 +27,6 @@ from edgecompress.memory_records import TensorPlacement as TensorPlacement
 from edgecompress.record_base import SCHEMA_VERSION as SCHEMA_VERSION
 from edgecompress.record_base import Record as Record
 from edgecompress.record_base import sha256_file as sha256_file
-
-MeasurementLabel = Literal[
-    "measured on device", "emulated instructions", "estimated cycles", "predicted"
-]
 
 
 class Budget(Record):
@@ -151,42 +159,7 @@ class ImageManifest(Record):
     memory: MemoryMap
     size: SizeReport
     requantize: Literal["smmla", "tflite"]
-
-
-class CycleEstimate(Record):
-    """A range of core cycles from exact block counts and the model named."""
-
-    low: int
-    high: int
-    model: str
-
-
-class LayerMeasurement(Record):
-    """One step's cost; `macs` and `implementation` are the image's own description of it."""
-
-    index: int
-    name: str
-    ticks: int
-    macs: int = 0
-    implementation: str = ""
-    cycles: CycleEstimate | None = None
-
-
-class Measurement(Record):
-    """One inference's cost, and what kind of number it is.
-
-    `words` counts every register moved by a wide load or store as one instruction.
-    """
-
-    device: str
-    label: MeasurementLabel
-    instructions: int | None = None
-    words: int | None = None
-    cycles: CycleEstimate | None = None
-    latency_us: float | None = None
-    runs: int = 1
-    stack_high_water_bytes: int | None = None
-    layers: tuple[LayerMeasurement, ...] = ()
+    build: Build | None = None
 
 
 class Difference(Record):

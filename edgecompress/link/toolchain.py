@@ -38,6 +38,12 @@ def target_flags(profile: DeviceProfile) -> list[str]:
     return flags
 
 
+def compiler_flags(profile: DeviceProfile) -> list[str]:
+    """Every flag a C file of the device's image is compiled with, defines and includes apart."""
+    freestanding = _MCU_FLAGS if profile.kind == "mcu" else ()
+    return [*target_flags(profile), *_COMMON_FLAGS, *freestanding]
+
+
 def compile_c(
     sources: Sequence[str], flags: Sequence[str], profile: DeviceProfile, *, folder: Path
 ) -> list[str]:
@@ -54,13 +60,14 @@ def compile_c(
     Raises:
         BuildFailed: with the compiler's first line.
     """
-    freestanding = _MCU_FLAGS if profile.kind == "mcu" else ()
+    for_c = compiler_flags(profile)
+    for_assembler = [*target_flags(profile), *_ASSEMBLER_FLAGS]
     objects = []
     for source in sources:
         target = str(Path(source).with_suffix(".o"))
-        language = _ASSEMBLER_FLAGS if source.endswith(".S") else (*_COMMON_FLAGS, *freestanding)
+        language = for_assembler if source.endswith(".S") else for_c
         run_zig(
-            ["cc", *target_flags(profile), *language, *flags, "-c", source, "-o", target],
+            ["cc", *language, *flags, "-c", source, "-o", target],
             folder=folder,
             what=f"compiling {Path(source).name} for {profile.name}",
         )
