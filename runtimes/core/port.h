@@ -26,13 +26,26 @@ int port_getc(void);
 /* Pushes out what port_putc may still hold back. */
 void port_flush(void);
 
-/* A clock that only goes up. Ports extend a narrow hardware timer themselves, so this must be
+/* A clock that only goes up; it may tick with the core (DWT CYCCNT, SysTick). Ports extend a narrow hardware timer themselves, so this must be
  * called at least once per wrap of that timer (2^32 ticks). */
 uint64_t port_ticks(void);
 uint32_t port_tick_hz(void);
 
 /* Core clock, 0 where it is not known. */
 uint32_t port_clock_hz(void);
+
+/* How port_clock_hz is known: "registers" (the clock tree's own registers were read back),
+ * "configured" (what the profile says, nothing was read) or "host" (an operating system's). */
+const char *port_clock_source(void);
+
+/* What else changes speed, as space-separated key=value: "icache=on dcache=on wait_states=7".
+ * "" where nothing is known. Letters, digits, '_', '.', '+' and '-' only: no ']' and no control
+ * characters. */
+const char *port_settings(void);
+
+/* Writes the chip's unique number and returns how many bytes it has; 0 where there is none. */
+#define PORT_DEVICE_ID_LIMIT 12
+uint32_t port_device_id(uint8_t id[PORT_DEVICE_ID_LIMIT]);
 
 /* Lowest word of the stack and one past its highest word. Both 0 where they are not known.
  * Every word is PORT_STACK_PAINT before main starts. */

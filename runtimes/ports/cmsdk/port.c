@@ -84,6 +84,16 @@ uint32_t port_tick_hz(void) { return PORT_CLOCK_HZ; }
 
 uint32_t port_clock_hz(void) { return PORT_CLOCK_HZ; }
 
+/* The MPS boards' clock generators cannot be read by the core. */
+const char *port_clock_source(void) { return "configured"; }
+
+const char *port_settings(void) { return ""; }
+
+uint32_t port_device_id(uint8_t id[PORT_DEVICE_ID_LIMIT]) {
+  (void)id;
+  return 0;
+}
+
 void port_stack(const uint32_t **limit, const uint32_t **top) {
   *limit = edge_stack_limit;
   *top = edge_stack_top;

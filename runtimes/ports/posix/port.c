@@ -62,6 +62,16 @@ uint32_t port_tick_hz(void) { return 1000000000u; }
 
 uint32_t port_clock_hz(void) { return (uint32_t)(PORT_CLOCK_HZ); }
 
+const char *port_clock_source(void) { return "host"; }
+
+const char *port_settings(void) { return ""; }
+
+/* A host names itself better from outside the process. */
+uint32_t port_device_id(uint8_t id[PORT_DEVICE_ID_LIMIT]) {
+  (void)id;
+  return 0;
+}
+
 void port_stack(const uint32_t **limit, const uint32_t **top) {
   *limit = NULL;
   *top = NULL;
