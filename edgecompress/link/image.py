@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 
 from edgecompress.errors import BuildFailed, UnwritableOutput
+from edgecompress.link.build_record import describe_build
 from edgecompress.link.overflow import overflows, raise_if_too_big
 from edgecompress.link.sizes import read_sizes, write_flash_images
 from edgecompress.link.toolchain import (
@@ -33,6 +34,7 @@ from edgecompress.lower.memory.regions import place_constants
 from edgecompress.lower.program import Program, Step
 from edgecompress.paths import shipped
 from edgecompress.records import ImageManifest, LayerReport, sha256_file
+from edgecompress.target.port_settings import settings_defines
 from edgecompress.target.schema import DeviceProfile
 
 _MANIFEST = "image.json"
@@ -153,7 +155,7 @@ def _link_with_room(program: Program, profile: DeviceProfile, work: Path) -> tup
 def _runner_objects(program: Program, profile: DeviceProfile, work: Path) -> list[str]:
     """Compiles the runner and its port."""
     sources = _copy_runtime(profile, work)
-    flags = ["-Iruntime/core", "-Ilib", *_port_defines(profile)]
+    flags = ["-Iruntime/core", "-Ilib", *port_defines(profile)]
     if len(program.arenas) > 1:
         flags.append("-DPORT_MORE_ARENAS")
     return compile_c(sources, flags, profile, folder=work)
@@ -187,8 +189,8 @@ def _link_firmware(
     return firmware
 
 
-def _port_defines(profile: DeviceProfile) -> list[str]:
-    """What runtimes/core/port.h lists, from the profile."""
+def port_defines(profile: DeviceProfile) -> list[str]:
+    """What runtimes/core/port.h lists, and the settings of the profile's own port."""
     console = profile.console
     defines = [
         f'-DPORT_TARGET_NAME="{profile.name}"',
@@ -202,7 +204,7 @@ def _port_defines(profile: DeviceProfile) -> list[str]:
         ]
     if console.timer == "counter":
         defines.append("-DPORT_TIMER_COUNTS_UP")
-    return defines
+    return defines + settings_defines(console.settings)
 
 
 def linker_script(profile: DeviceProfile, *, alignment: int, arenas: Sequence[str] = ()) -> str:
@@ -281,6 +283,7 @@ def _manifest(
         memory=memory_map(program),
         size=read_sizes(firmware, profile),
         requantize=program.requantize,
+        build=describe_build(profile),
     )
 
 

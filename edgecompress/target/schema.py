@@ -6,10 +6,11 @@ import itertools
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from edgecompress.errors import BadInput
 from edgecompress.records import Budget, Record
+from edgecompress.target.port_settings import complete_settings, port_names
 from edgecompress.units import format_bytes, parse_bytes
 
 
@@ -105,16 +106,35 @@ class Toolchain(Record):
 class Console(Record):
     """The serial port the firmware talks on, and the timer it reads.
 
-    `port` names a folder of runtimes/ports. `timer` "cmsdk" is an Arm CMSDK APB timer, which
-    counts down; "counter" is a free-running 32-bit up counter whose one register is at
-    `timer_address`.
+    `port` names a folder of runtimes/ports, `settings` holds what that port's settings.toml lists
+    (see `port_settings`), defaults included. `timer` is for the cmsdk port: "cmsdk" is an Arm CMSDK
+    APB timer, which counts down; "counter" is a free-running 32-bit up counter whose one register
+    is at `timer_address`.
     """
 
-    port: Literal["cmsdk", "posix"]
+    port: str
     base_address: int = 0
     baud: int = 115200
     timer_address: int = 0
     timer: Literal["cmsdk", "counter"] = "cmsdk"
+    settings: dict[str, int | str] = Field(default={})
+
+    @field_validator("port")
+    @classmethod
+    def _port_exists(cls, port: str) -> str:
+        if port not in port_names():
+            raise ValueError(f"runtimes/ports has {', '.join(port_names())}")
+        return port
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_are_the_ports(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("port") not in port_names():
+            return given
+        settings = given.get("settings", {})
+        if not isinstance(settings, dict):
+            return given
+        return {**given, "settings": complete_settings(given["port"], settings)}
 
 
 class VirtualBoard(Record):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecompress.link.image import linker_script
+from edgecompress.link.image import linker_script, port_defines
 from edgecompress.link.toolchain import compile_c, run_zig, target_flags
 from edgecompress.paths import shipped
 from edgecompress.records import (
@@ -134,18 +134,11 @@ def build_tiny_image(profile: DeviceProfile, folder: Path, *, slip: str = "") ->
     (folder / "model.h").write_text(_HEADER)
     (folder / "model.c").write_text(_SOURCE)
     sources = [str(c.relative_to(folder)) for part in parts for c in (folder / part).glob("*.c")]
-    flags = ["-Icore", "-I.", f"-DSLIP={slip}", f"-DPORT_CLOCK_HZ={profile.core.clock_hz}u"]
-    flags.append(f'-DPORT_TARGET_NAME="{profile.name}"')
+    flags = ["-Icore", "-I.", f"-DSLIP={slip}", *port_defines(profile)]
     link = ["cc", *target_flags(profile), "-Os"]
     if profile.kind == "mcu":
         ram = profile.region("ram")
-        flags += [
-            f"-DPORT_UART_BASE={profile.console.base_address}u",
-            f"-DPORT_TIMER_BASE={profile.console.timer_address}u",
-            f"-DRAM_END={ram.origin + ram.size}u",
-        ]
-        if profile.console.timer == "counter":
-            flags.append("-DPORT_TIMER_COUNTS_UP")
+        flags.append(f"-DRAM_END={ram.origin + ram.size}u")
         (folder / "memory.ld").write_text(linker_script(profile, alignment=16))
         link += ["-g", "-nostdlib", "-lcompiler_rt", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
         link.append("-Wl,--gc-sections")
