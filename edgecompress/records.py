@@ -66,7 +66,7 @@ class Prediction(Record):
     """What the planner expects of the linked image, in bytes, before it exists.
 
     `unplaced_bytes`: of the arena, above what the device's RAM regions can take, each buffer in
-    one of them.
+    one of them. `decoding_instructions` are what encoded weights add to an inference.
     """
 
     flash_bytes: int
@@ -76,6 +76,7 @@ class Prediction(Record):
     peak_step: str = ""
     macs: int = 0
     unplaced_bytes: int = 0
+    decoding_instructions: int = 0
 
 
 class Plan(Record):

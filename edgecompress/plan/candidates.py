@@ -68,7 +68,7 @@ class Problem:
         return evaluate(self.network, self.profile, widths, low_rank, self.corrections, weights)
 
     def macs_limit(self) -> float | None:
-        """The latency budget in MACs.
+        """The latency budget in MACs; what decoding takes counts as so many more of them.
 
         Raises:
             BadConfig: the target has no cycle estimate to turn time into instructions.
@@ -121,7 +121,10 @@ class Problem:
 
     def macs_over(self, predicted: Prediction) -> float:
         limit = self.macs_limit()
-        return float("-inf") if limit is None else predicted.macs - limit
+        if limit is None:
+            return float("-inf")
+        decoding = predicted.decoding_instructions / code_table(self.profile).instructions_per_mac
+        return predicted.macs + decoding - limit
 
     def fits(self, predicted: Prediction) -> bool:
         overs = (
@@ -223,6 +226,7 @@ def first_limits(problem: Problem) -> Limits:
         if math.isinf(ram_over)
         else (original.ram_parts["arena"] - ram_over) / arena_factor,
         macs=problem.macs_limit(),
+        instructions_per_mac=table.instructions_per_mac,
         extra_step_bytes=round(
             (table.kernel("conv2d pointwise") + table.model_step_bytes)
             * code_factor

@@ -7,12 +7,14 @@ An image that was linked corrects the table for its own network (`program_cost.c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgecompress.target.schema import DeviceProfile
 
 _FEW_INPUTS = 4
 _LONG_ROW = 1024
+_DSP_PER_MAC = 1.1
+"""Of convolutional networks on packed arithmetic: 0.87 to 1.23 (docs/notes/decisions.md)."""
 
 _THUMB2_KERNELS = {
     "conv2d": 1400,
@@ -81,15 +83,24 @@ def _scaled(factor: float) -> dict[str, int]:
 _TABLES = {
     "thumb2": CodeTable(_THUMB2_KERNELS, "linked for cortex-m7, m33 and m3; within 3 % of each"),
     "thumb1": CodeTable(
-        _scaled(0.96), "linked for cortex-m0plus (kws)", runtime_bytes=4080, stack_bytes=280
+        _scaled(0.96),
+        "linked for cortex-m0plus (kws)",
+        runtime_bytes=4080,
+        stack_bytes=280,
+        instructions_per_mac=9.0,
     ),
     "mve": CodeTable(
         {**_THUMB2_KERNELS, "average_pool2d": 1150},
         "linked for cortex-m55",
         runtime_bytes=3820,
+        instructions_per_mac=0.3,
     ),
     "riscv": CodeTable(
-        _scaled(1.18), "linked for rv32imc (kws)", runtime_bytes=5170, model_step_bytes=57
+        _scaled(1.18),
+        "linked for rv32imc (kws)",
+        runtime_bytes=5170,
+        model_step_bytes=57,
+        instructions_per_mac=4.0,
     ),
     "host": CodeTable(
         _scaled(2.5),
@@ -112,4 +123,6 @@ _FAMILY = {
 
 def code_table(profile: DeviceProfile) -> CodeTable:
     """The table of the profile's instruction set family; hosts share one."""
-    return _TABLES[_FAMILY.get(profile.core.isa, "host")]
+    table = _TABLES[_FAMILY.get(profile.core.isa, "host")]
+    packed = profile.core.dsp and not profile.core.mve
+    return replace(table, instructions_per_mac=_DSP_PER_MAC) if packed else table

@@ -23,7 +23,7 @@ from edgecompress.plan.program_cost import (
     assemble,
     corrections_from,
 )
-from edgecompress.plan.storage import stored_bytes
+from edgecompress.plan.storage import decoding_instructions, stored_bytes
 from edgecompress.records import LowRank, Prediction, WeightStorage
 from edgecompress.target.schema import DeviceProfile
 
@@ -66,6 +66,9 @@ def evaluate(
         macs=sum(step_macs(network, step, widths) for step in steps),
         corrections=corrections,
         unplaced_bytes=unplaced_bytes,
+        decoding_instructions=round(
+            sum(_decoding(network, step, widths, weights) for step in steps)
+        ),
     )
 
 
@@ -100,6 +103,20 @@ def constant_bytes(
     stored = stored_bytes(storage, weight_count(network, step, widths))
     arrays = [stored, 4 * channels_out, 4 * channels_out]
     return sum(aligned(size) for size in arrays)
+
+
+def _decoding(
+    network: Network,
+    step: PlannedStep,
+    widths: Mapping[str, int],
+    weights: Mapping[str, WeightStorage] | None,
+) -> float:
+    """Instructions that a step's encoded weights add to an inference."""
+    storage = (weights or {}).get(step.factor_of or step.layer)
+    if storage is None:
+        return 0.0
+    count = weight_count(network, step, widths)
+    return decoding_instructions(storage, count, network.tensors[step.output].positions)
 
 
 def step_macs(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from edgecompress.plan.choices import Choices, LayerOption
 from edgecompress.plan.cost import CHANNEL_CONSTANT_BYTES, arena_lifetimes, step_macs
 from edgecompress.plan.network import LINEAR_OPS, Network, Part, PlannedStep
-from edgecompress.plan.storage import stored_share
+from edgecompress.plan.storage import decoding_share, stored_share
 
 Expression = dict[int, float]
 Option = tuple[int, float]
@@ -179,23 +179,44 @@ class Program:
     def add_layered(
         self, total: Expression, step: PlannedStep, before: int, here: int, *, macs: bool
     ) -> None:
+        for index, option in enumerate(self.layered[step.layer].options):
+            share = 1.0 if macs else stored_share(option.weights)
+            self.add_option(total, step, index, before, here, share)
+
+    def add_option(
+        self, total: Expression, step: PlannedStep, index: int, before: int, here: int, share: float
+    ) -> None:
+        """`share` of the weights a layer has when kept in this way, times the places they meet."""
         layered = self.layered[step.layer]
         ours, theirs = self.sides(step)
+        for (i, j), column in layered.whole[index].items():
+            count = ours[i][1] * theirs[j][1] * step.taps / step.channel_groups
+            _add(total, column, count * here * share)
+        low_rank = layered.options[index].low_rank
+        if low_rank is None:
+            return
+        first, last = low_rank.ranks[0], low_rank.ranks[-1]
+        for column, (_, count) in zip(layered.ins[index], ours, strict=True):
+            _add(total, column, count * first * before * share)
+        for column, (_, count) in zip(layered.outs[index], theirs, strict=True):
+            _add(total, column, count * last * here * share)
+        if len(low_rank.ranks) == 2:
+            core = first * last * step.taps * here
+            _add(total, layered.chosen[index], core * share)
+
+    def decoding(self, step: PlannedStep, instructions_per_mac: float) -> Expression:
+        """What decoding a step's weights takes, as so many more multiply-accumulates."""
+        total: Expression = {}
+        layered = self.layered.get(step.layer)
+        if layered is None:
+            return total
+        tensors = self.network.tensors
+        before, here = tensors[step.inputs[0]].positions, tensors[step.output].positions
         for index, option in enumerate(layered.options):
-            share = 1.0 if macs else stored_share(option.weights)
-            for (i, j), column in layered.whole[index].items():
-                count = ours[i][1] * theirs[j][1] * step.taps / step.channel_groups
-                _add(total, column, count * here * share)
-            if option.low_rank is None:
-                continue
-            first, last = option.low_rank.ranks[0], option.low_rank.ranks[-1]
-            for column, (_, count) in zip(layered.ins[index], ours, strict=True):
-                _add(total, column, count * first * before * share)
-            for column, (_, count) in zip(layered.outs[index], theirs, strict=True):
-                _add(total, column, count * last * here * share)
-            if len(option.low_rank.ranks) == 2:
-                core = first * last * step.taps * here
-                _add(total, layered.chosen[index], core * share)
+            share = decoding_share(option.weights, here) / instructions_per_mac
+            if share:
+                self.add_option(total, step, index, before, here, share)
+        return total
 
     def flash_row(self, limit: float, extra_step_bytes: int) -> None:
         terms: Expression = {}
@@ -260,13 +281,14 @@ class Program:
                 _add(rows[3], column, count * after)
         return rows
 
-    def macs_row(self, limit: float | None, reward: float) -> None:
-        """The cap where there is one; compute left unused is accuracy left unused: using the
-        original's MACs is worth `reward` damage."""
+    def macs_row(self, limit: float | None, reward: float, instructions_per_mac: float) -> None:
+        """The cap where there is one, decoding counted in; compute left unused is accuracy left
+        unused: using the original's MACs is worth `reward` damage."""
         steps = [step for step in self.network.steps if step.op in LINEAR_OPS]
         terms = _total(self.weights(step, macs=True) for step in steps)
         if limit is not None:
-            self.capped(terms, limit)
+            decoding = _total(self.decoding(step, instructions_per_mac) for step in steps)
+            self.capped(_total([terms, decoding]), limit)
         most = max(1, sum(step_macs(self.network, step, {}) for step in steps))
         for column, value in terms.items():
             self.objective[column] -= reward * value / most

@@ -44,6 +44,7 @@ def predict_program(
         macs=program.macs,
         library=library,
         corrections=corrections,
+        decoding_instructions=sum(step.codec_instructions for step in program.steps),
     )
 
 
@@ -59,6 +60,7 @@ def assemble(
     library: Mapping[str, int] | None = None,
     corrections: Corrections | None = None,
     unplaced_bytes: int = 0,
+    decoding_instructions: int = 0,
 ) -> Prediction:
     """The one account of an image: the table's rows for its kernels and the sizes known exactly."""
     table = code_table(profile)
@@ -88,6 +90,7 @@ def assemble(
         peak_step=names[peak] if names else "",
         macs=macs,
         unplaced_bytes=unplaced_bytes,
+        decoding_instructions=decoding_instructions,
     )
 
 

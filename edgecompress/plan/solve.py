@@ -33,7 +33,8 @@ class Limits:
     """What is left for weights and their per-channel constants, for the arena, and for MACs.
 
     `extra_step_bytes` is the code each additional low-rank step costs; `macs_reward` the damage
-    that using all of the original's MACs makes good.
+    that using all of the original's MACs makes good. `instructions_per_mac` turns what decoding
+    takes into MACs.
     """
 
     constant_bytes: float | None
@@ -41,6 +42,7 @@ class Limits:
     macs: float | None = None
     extra_step_bytes: int = 0
     macs_reward: float = MACS_REWARD
+    instructions_per_mac: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def solve(network: Network, choices: Choices, limits: Limits) -> Solution | None
         program.flash_row(limits.constant_bytes, limits.extra_step_bytes)
     if limits.arena_bytes is not None:
         program.memory_rows(limits.arena_bytes)
-    program.macs_row(limits.macs, limits.macs_reward)
+    program.macs_row(limits.macs, limits.macs_reward, limits.instructions_per_mac)
     entries = [
         (row, column, value)
         for row, (terms, _, _) in enumerate(program.rows)

@@ -8,6 +8,7 @@ import pytest
 from edgecompress.compress.groups import find_groups
 from edgecompress.plan.candidates import Problem, optimum, propose
 from edgecompress.plan.choices import Choices
+from edgecompress.plan.code_size import code_table
 from edgecompress.plan.network import read_network
 from edgecompress.plan.solve import Limits, solve
 from edgecompress.records import Budget, LowRank, WeightStorage
@@ -130,6 +131,35 @@ def test_a_macs_limit_holds(residual):
     found = solve(network, CHOICES.without_ranks(), Limits(None, None, macs=80_000))
     assert found is not None
     assert problem.predict(found.widths).macs <= 80_000
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.7])
+@pytest.mark.parametrize("saved", [0, 1_000])
+def test_under_a_latency_budget_decoding_counts(residual, saved, share):
+    """The row of MACs holds what four-bit and sparse weights take to decode: brute force agrees."""
+    whole = problem_of(residual).predict({})
+    core, table = PROFILE.core, code_table(PROFILE)
+    instructions = (share * whole.macs + 1) * table.instructions_per_mac
+    latency_us = instructions * core.cycles_per_instruction[1] / core.clock_hz * 1e6
+    problem = smaller_by(residual, saved, latency_us=latency_us)
+    fitting = [
+        damage
+        for damage, *chosen in every_choice(WITH_BITS)
+        if problem.fits(problem.predict(*chosen))
+    ]
+    found = optimum(problem, WITH_BITS, "joint")
+    assert found is not None
+    predicted = found.predicted
+    decoding = predicted.decoding_instructions / table.instructions_per_mac
+    assert predicted.macs + decoding <= share * whole.macs + 1
+    assert bool(predicted.decoding_instructions) == bool(found.weights)
+    (damage,) = (
+        damage
+        for damage, *chosen in every_choice(WITH_BITS)
+        if chosen == [found.widths, found.low_rank, found.weights]
+    )
+    assert min(fitting) <= damage + 1e-9
+    assert damage <= min(fitting) + 0.25
 
 
 def test_negative_limits_have_no_solution(residual):
