@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 from edgecompress.device.cycles import Work
 from edgecompress.records import MeasurementLabel
 
-PortKind = Literal["virtual", "process", "qemu", "serial"]
+PortKind = Literal["virtual", "process", "qemu", "serial", "adb"]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
+import threading
 import time
 from collections.abc import Sequence
 
@@ -15,6 +15,8 @@ from edgecompress.errors import DeviceFault, DeviceNotFound, DeviceTimeout
 
 _READ_BYTES = 4096
 _STOP_SECONDS = 2
+_LAST_WORDS_BYTES = 4096
+_SHOWN_CHARACTERS = 200
 
 
 class PipePort:
@@ -40,23 +42,24 @@ class PipePort:
     ) -> None:
         self.name, self.clock = name, clock
         self.kind: PortKind = kind
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         try:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._errors,
+                stderr=subprocess.PIPE,
                 bufsize=0,
             )
         except OSError as error:
-            self._errors.close()
             raise DeviceNotFound(f"{command[0]} cannot be started: {error.strerror}.") from None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._input = self._process.stdin.fileno()
         self._output = self._process.stdout.fileno()
         os.set_blocking(self._input, False)
+        self._errors = bytearray()
+        self._listener = threading.Thread(target=self._hear_errors, daemon=True)
+        self._listener.start()
 
     def write(self, data: bytes, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -94,10 +97,21 @@ class PipePort:
             how = f"signal {signal.Signals(-code).name}"
         raise DeviceFault(f"{self.name} ended with {how}{self._last_words()}.")
 
+    def _hear_errors(self) -> None:
+        """Keeps the end of what the program writes to standard error, however much that is."""
+        assert self._process.stderr is not None
+        with self._process.stderr as stream:
+            while data := stream.read(_LAST_WORDS_BYTES):
+                self._errors += data
+                del self._errors[:-_LAST_WORDS_BYTES]
+
     def _last_words(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read(4096).decode(errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
+        self._listener.join(_STOP_SECONDS)
+        lines = self._errors.decode(errors="replace").strip().splitlines()
+        if not lines:
+            return ""
+        last = "".join(char if char.isprintable() else "?" for char in lines[-1])
+        return f": {last[:_SHOWN_CHARACTERS]}"
 
     def _wait_briefly(self) -> None:
         try:
@@ -114,4 +128,4 @@ class PipePort:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        self._errors.close()
+        self._listener.join(_STOP_SECONDS)
