@@ -1,81 +1,166 @@
-"""Finds target TOMLs, resolves `inherits`, and says what is wrong with one."""
+"""Finds a target by name, alias or file, resolves `inherits`, and says what is wrong with one."""
 
 from __future__ import annotations
 
 import difflib
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from edgecompress.errors import InvalidTarget, UnknownTarget
-from edgecompress.paths import shipped
+from edgecompress.target.files import Entry, overlay, read_file
+from edgecompress.target.folders import Found, Index, build_index, find, plain
 from edgecompress.target.schema import DeviceProfile
+
+_NEAR = 0.6  # of difflib's ratio
 
 
 def target_names() -> list[str]:
-    """Names of the shipped targets, sorted."""
-    return sorted(path.stem for path in shipped("targets").glob("*.toml"))
+    """Names of all targets: the user's folders' and the shipped ones, sorted."""
+    return sorted(build_index().targets)
+
+
+def list_targets() -> list[tuple[Found, DeviceProfile]]:
+    """Every target with where it comes from, sorted by name.
+
+    Raises:
+        InvalidTarget: the first that breaks the schema.
+    """
+    index = build_index()
+    return [(found, _validated(found.entry, index)) for _, found in sorted(index.targets.items())]
 
 
 def load_target(name: str) -> DeviceProfile:
-    """A shipped target by name, or any target by the path of its TOML.
+    """A target by name or alias in any case, or by the path of its TOML.
+
+    A path may end in ":variant" to name one of a family file.
 
     Raises:
         UnknownTarget: no such name; the nearest ones are listed.
         InvalidTarget: the TOML, or one it inherits from, breaks the schema.
     """
-    path = Path(name) if name.endswith(".toml") else shipped("targets") / f"{name}.toml"
+    index = build_index()
+    return _validated(_entry(name, index), index)
+
+
+def _entry(name: str, index: Index) -> Entry:
+    file, _, variant = name.rpartition(":")
+    if name.endswith(".toml"):
+        return _entry_of_file(name, "")
+    if file.endswith(".toml"):
+        return _entry_of_file(file, variant)
+    found = find(name, index)
+    if found is not None:
+        return found.entry
+    for path, fault in index.faults.items():
+        if plain(path.stem) == plain(name):
+            raise InvalidTarget(fault)
+    raise _unknown(name, index)
+
+
+def _entry_of_file(file: str, variant: str) -> Entry:
+    path = Path(file)
     if not path.is_file():
-        raise _unknown(name)
-    merged = _merged(path, seen=())
+        raise UnknownTarget(
+            f"There is no target file '{file}'.",
+            next_step="`edgecompress targets list` names those that ship.",
+        )
+    entries = [entry for entry in read_file(path) if not entry.is_family]
+    named = [entry for entry in entries if not variant or plain(entry.name) == plain(variant)]
+    if len(named) == 1:
+        return named[0]
+    names = ", ".join(entry.name for entry in entries)
+    if variant:
+        raise UnknownTarget(f"{file} describes no '{variant}'.", next_step=f"It has {names}.")
+    raise UnknownTarget(
+        f"{file} describes {len(entries)} targets: {names}.",
+        next_step=f"Name one: {file}:{entries[0].name}.",
+    )
+
+
+def _unknown(name: str, index: Index) -> UnknownTarget:
+    if plain(name) in index.families:
+        members = [
+            found.entry.name
+            for found in index.targets.values()
+            if found.entry.own.get("family") == plain(name)
+        ]
+        return UnknownTarget(
+            f"'{name}' is a family of targets.", next_step=f"It has {', '.join(sorted(members))}."
+        )
+    known = {plain(word): found.entry.name for found in index.targets.values()
+             for word in (found.entry.name, *found.entry.words())}  # fmt: skip
+    asked = plain(name)
+    words = difflib.get_close_matches(asked, known, n=6, cutoff=_NEAR)
+    # A part number of which we know other packages: the longest common beginning is nearest.
+    words += [word for word in known if len(asked) >= 6 and word.startswith(asked[:9])]
+    near = list(dict.fromkeys(known[word] for word in words))[:3]
+    if near:
+        return UnknownTarget(
+            f"There is no target '{name}'.", next_step=f"Nearest: {', '.join(near)}."
+        )
+    return UnknownTarget(
+        f"There is no target '{name}'.",
+        next_step=f"`edgecompress targets list` names all {len(index.targets)}; "
+        "`edgecompress targets new` describes another chip.",
+    )
+
+
+def _validated(entry: Entry, index: Index) -> DeviceProfile:
+    merged = _merged(entry, index, seen=())
     try:
         return DeviceProfile.model_validate(merged)
     except ValidationError as error:
-        raise InvalidTarget(_explain(path, error)) from None
+        raise InvalidTarget(_explain(entry.place, error)) from None
 
 
-def _unknown(name: str) -> UnknownTarget:
-    known = target_names()
-    if name.endswith(".toml"):
-        return UnknownTarget(
-            f"There is no target file '{name}'.", next_step=f"Shipped: {', '.join(known)}."
-        )
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    next_step = f"Nearest: {', '.join(near)}." if near else f"Known: {', '.join(known)}."
-    return UnknownTarget(f"There is no target '{name}'.", next_step=next_step)
-
-
-def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The TOML laid over the one it inherits from; tables merge, everything else replaces."""
-    if path in seen:
-        chain = " -> ".join(part.stem for part in (*seen, path))
+def _merged(entry: Entry, index: Index, seen: tuple[Entry, ...]) -> dict[str, Any]:
+    """The entry's tables over those of what it inherits from, all the way down."""
+    if entry in seen:
+        chain = " -> ".join(part.name for part in (*seen, entry))
         raise InvalidTarget(f"Targets inherit in a circle: {chain}.")
-    try:
-        own = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidTarget(f"{path} is not TOML: {error}.") from None
-    parent = own.pop("inherits", None)
-    if parent is None:
-        return own
-    beside = path.parent / f"{parent}.toml"
-    base = beside if beside.is_file() else shipped("targets") / f"{parent}.toml"
-    if not base.is_file():
-        raise InvalidTarget(f"{path} inherits from '{parent}', which is not a target.")
-    return _overlay(_merged(base, (*seen, path)), own)
+    if len(seen) > 16:
+        raise InvalidTarget(f"{entry.place} inherits through more than 16 others.")
+    if entry.inherits is None:
+        return entry.own
+    parent = _parent(entry, entry.inherits, index)
+    return overlay(_merged(parent, index, (*seen, entry)), entry.own)
 
 
-def _overlay(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in own.items():
-        below = merged.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[key] = _overlay(below, value) if both else value  # type: ignore[arg-type]
-    return merged
+def _parent(entry: Entry, name: str, index: Index) -> Entry:
+    """In the same file, else in the file of that name beside it, else in the folders.
+
+    A user's target may inherit from the shipped one whose name it takes.
+    """
+    candidates = [other for other in read_file(entry.path) if other.name == name]
+    beside = entry.path.parent / f"{name}.toml"
+    if beside.is_file() and beside != entry.path:
+        candidates += [other for other in read_file(beside) if other.name in (name, beside.stem)]
+    found = index.targets.get(name) or index.families.get(name)
+    if found is not None:
+        candidates.append(found.entry)
+    candidates += _shipped(name)
+    for other in candidates:
+        if other != entry:
+            return other
+    if candidates:
+        return entry
+    raise InvalidTarget(f"{entry.place} inherits from '{name}', which is not a target or family.")
 
 
-def _explain(path: Path, error: ValidationError) -> str:
+def _shipped(name: str) -> list[Entry]:
+    from edgecompress.paths import shipped
+
+    return [
+        entry
+        for path in sorted(shipped("targets").glob("*.toml"))
+        for entry in read_file(path)
+        if entry.name == name
+    ]
+
+
+def _explain(place: str, error: ValidationError) -> str:
     """One line naming the file, each key at fault, and what the schema wants there."""
     faults = []
     for fault in error.errors():
@@ -89,4 +174,4 @@ def _explain(path: Path, error: ValidationError) -> str:
             message = fault["msg"].removeprefix("Value error, ")
             given = "" if isinstance(fault["input"], dict) else f" (given {fault['input']!r})"
             faults.append(f"'{where}': {message}{given}")
-    return f"{path}: {'; '.join(faults)}."
+    return f"{place}: {'; '.join(faults)}."

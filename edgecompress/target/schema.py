@@ -34,6 +34,9 @@ Bytes = Annotated[int, BeforeValidator(_bytes)]
 class Region(Record):
     """A contiguous memory the linker may place things in.
 
+    `banks` are the sizes, lowest address first, of the parts that can work at the same time, such
+    as two flash banks or SRAM1 to SRAM3; empty where there is one or nobody looked it up.
+
     Flash is whatever is read-only and mapped when the image starts: QSPI memory too, if something
     before the image maps it. The first flash region holds vectors and code.
 
@@ -45,6 +48,7 @@ class Region(Record):
     kind: Literal["flash", "ram"]
     origin: int = Field(ge=0)
     size: Bytes = Field(gt=0)
+    banks: tuple[Bytes, ...] = ()
     wait_cycles: float = Field(default=0.0, ge=0)
     wait_source: str = ""
 
@@ -52,6 +56,15 @@ class Region(Record):
     def _waits_name_their_source(self) -> Region:
         if self.wait_cycles and not self.wait_source:
             raise ValueError("wait_cycles is given but wait_source is empty")
+        return self
+
+    @model_validator(mode="after")
+    def _banks_fill_the_region(self) -> Region:
+        if self.banks and sum(self.banks) != self.size:
+            raise ValueError(
+                f"its banks hold {format_bytes(sum(self.banks))} together but size is "
+                f"{format_bytes(self.size)}"
+            )
         return self
 
 
@@ -151,15 +164,48 @@ class QemuBoard(Record):
     user: str = ""
 
 
+class Flashing(Record):
+    """How firmware gets onto the chip; `tool` is the usual way, `others` work too.
+
+    `pyocd_target` is what `pyocd flash --target` takes, `pack` the CMSIS-Pack that knows it (empty:
+    built into pyOCD). `esptool_chip` is esptool's --chip. `offset` is where in flash the image
+    goes, in bytes, for tools that write to offsets. `map_differs` says why pyOCD's memory map is
+    not this profile's, for `targets check`.
+    """
+
+    tool: Literal["pyocd", "esptool", "stm32loader"]
+    others: tuple[Literal["pyocd", "esptool", "stm32loader"], ...] = ()
+    pyocd_target: str = ""
+    pack: str = ""
+    esptool_chip: str = ""
+    offset: int = Field(default=0, ge=0)
+    map_differs: str = ""
+
+    @model_validator(mode="after")
+    def _tools_know_the_chip(self) -> Flashing:
+        for tool, key in (("pyocd", "pyocd_target"), ("esptool", "esptool_chip")):
+            if tool in (self.tool, *self.others) and not getattr(self, key):
+                raise ValueError(f"flashing names {tool} but {key} is empty")
+        return self
+
+
 class DeviceProfile(Record):
-    """One device, whole: everything the planner, the compiler, the linker and the harness need."""
+    """One device, whole: everything the planner, the compiler, the linker and the harness need.
+
+    `aliases` (part numbers) and `boards` name the target too, in any case; "*" and "?" in them
+    stand for any characters, for one. `unconfirmed` lists keys whose value nobody has looked up.
+    """
 
     schema_version: int = 1
     name: str
+    family: str = ""
+    aliases: tuple[str, ...] = ()
+    boards: tuple[str, ...] = ()
     description: str
     kind: Literal["mcu", "host", "cuda"]
     source: str
     date: str
+    unconfirmed: tuple[str, ...] = ()
     core: Core
     toolchain: Toolchain
     regions: tuple[Region, ...] = ()
@@ -167,6 +213,7 @@ class DeviceProfile(Record):
     virtual: VirtualBoard | None = None
     qemu: QemuBoard | None = None
     cuda: dict[str, Any] | None = None
+    flashing: Flashing | None = None
     stack_reserve: Bytes = 4096
 
     @model_validator(mode="after")
@@ -206,6 +253,16 @@ class DeviceProfile(Record):
                 f"stack_reserve is {format_bytes(self.stack_reserve)} but {fastest.name}, the "
                 f"fastest ram region, where the stack goes, holds {format_bytes(fastest.size)}"
             )
+
+    @property
+    def has_firmware(self) -> bool:
+        """Whether firmware.elf can talk on the real chip.
+
+        The CMSDK UART is that of Arm's FPGA images, QEMU and the virtual board: a microcontroller
+        described with it gets its library for the user's own firmware, and an image for the
+        virtual board only.
+        """
+        return self.kind != "mcu" or self.console.port != "cmsdk"
 
     def _total(self, kind: str) -> int | None:
         sizes = [region.size for region in self.regions if region.kind == kind]

@@ -82,10 +82,9 @@ def test_unknown_target_lists_the_nearest_names() -> None:
     assert caught.value.next_step.startswith("Nearest: cortex-m7")
 
 
-def test_a_name_near_nothing_lists_all() -> None:
-    with pytest.raises(UnknownTarget) as caught:
+def test_a_name_near_nothing_says_where_the_names_are() -> None:
+    with pytest.raises(UnknownTarget, match="targets list` names all"):
         load_target("zzzz")
-    assert all(name in str(caught.value.next_step) for name in target_names())
 
 
 def test_missing_file_is_called_a_file(tmp_path: Path) -> None:
