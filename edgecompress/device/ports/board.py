@@ -1,4 +1,4 @@
-"""A Cortex-M or RISC-V board in Unicorn: the profile's memory map, a UART and a timer, no more.
+"""A Cortex-M or RISC-V board in Unicorn: the profile's memory map and its port's registers.
 
 The map is the contract. Flash can be read and executed, RAM read and written, the peripherals'
 registers used as they are meant to be; any other access stops the firmware as a DeviceFault that
@@ -9,7 +9,6 @@ board's is: firmware that counts on zeros is found out.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
 from pathlib import Path
 
 import unicorn.unicorn_const as const
@@ -19,19 +18,16 @@ from elftools.elf.sections import SymbolTableSection
 from unicorn.unicorn_py3 import Uc, UcError
 
 from edgecompress.device.cycles import Work, count_work
+from edgecompress.device.peripherals import Console as Console
+from edgecompress.device.peripherals import Surroundings, peripherals_of_port
+from edgecompress.device.peripherals.bus import PAGE_BYTES, Bus
+from edgecompress.device.peripherals.cortex_m import core_peripherals
 from edgecompress.device.ports.counting import count_instructions, make_counter
 from edgecompress.device.ports.processors import PROCESSORS
 from edgecompress.errors import BadInput, DeviceFault, DeviceNotFound, InvalidTarget
 from edgecompress.target.schema import DeviceProfile, Region
 
-PAGE_BYTES = 4096
 _RAM_PATTERN = b"\xa5"
-
-# CMSDK TRM (DDI 0479) 4.3: UART registers.
-_UART_DATA, _UART_STATE, _UART_CONTROL, _UART_BAUD = 0x00, 0x04, 0x08, 0x10
-_UART_RECEIVE_FULL = 2
-# CMSDK TRM 4.2: timer registers.
-_TIMER_CONTROL, _TIMER_VALUE, _TIMER_RELOAD = 0x00, 0x04, 0x08
 
 # The C API's two ways into the model: what is executed below them is its own work.
 _MODEL_ENTRIES = ("model_run", "model_run_step")
@@ -46,18 +42,6 @@ _ACCESS = {
 }
 
 
-class Console:
-    """The far end of the UART, as the board sees it."""
-
-    def send(self, byte: int) -> None: ...
-
-    def receive(self, *, wait: bool) -> int | None:
-        """The next byte; None when there is none, or when the board is being switched off."""
-        ...
-
-    def available(self) -> bool: ...
-
-
 class Board:
     """One image loaded into one board, ready to `run`.
 
@@ -68,7 +52,7 @@ class Board:
         counter: "auto", "native" or "python" (see counting.py).
 
     Raises:
-        DeviceNotFound: the profile has no virtual board.
+        DeviceNotFound: the profile has no virtual board, or its port no model.
         InvalidTarget: a region or peripheral cannot be mapped exactly.
         BadInput: the file is not an ELF image, or does not lie in the profile's flash.
     """
@@ -84,14 +68,10 @@ class Board:
         self.profile = profile
         self.fault: DeviceFault | None = None
         self._console = console
-        self._idle_polls = 0
-        self._registers: dict[int, int] = {}
-        self._own_registers: dict[int, int] = {}
-        self._timer_start = self._timer_value = 0
-        self._timer_running = False
         self._processor = PROCESSORS[profile.virtual.cpu]
         self.engine = self._processor.engine()
         self._map_memory()
+        self._map_peripherals(profile.virtual.cpu)
         self._symbols = _load(self.engine, elf, profile)
         self.counter = make_counter(
             self.engine, counter, instruction_set=self._processor.instruction_set
@@ -145,95 +125,18 @@ class Board:
             self.engine.mem_map(region.origin, region.size, readable | also)
             if region.kind == "ram":
                 self.engine.mem_write(region.origin, _RAM_PATTERN * region.size)
-        console = self.profile.console
-        if console.timer != "cmsdk":
-            raise InvalidTarget(
-                f"{self.profile.name}: the virtual board has a cmsdk timer, not '{console.timer}'."
-            )
-        self._map_registers("UART", console.base_address, self._read_uart, self._write_uart)
-        self._map_registers("timer", console.timer_address, self._read_timer, self._write_timer)
-        page = self._processor.system_page
-        if page is not None:
-            self._map_registers("system control space", page, self._read_own, self._write_own)
 
-    def _map_registers(
-        self, what: str, base: int, read: Callable[[int], int], write: Callable[[int, int], None]
-    ) -> None:
-        def on_read(_engine: Uc, offset: int, _size: int, _state: object) -> int:
-            return read(offset)
+    def _map_peripherals(self, cpu: str) -> None:
+        def halt(reason: str) -> None:
+            self._halt(self._fault(reason))
 
-        def on_write(_e: Uc, offset: int, _size: int, value: int, _state: object) -> None:
-            write(offset, value)
-
-        try:
-            self.engine.mmio_map(base, PAGE_BYTES, on_read, None, on_write, None)
-        except UcError as error:
-            raise InvalidTarget(
-                f"{self.profile.name}: the {what} at {base:#010x} cannot be mapped ({error}): it "
-                f"must begin a {PAGE_BYTES} byte page of its own."
-            ) from None
-
-    def _read_uart(self, offset: int) -> int:
-        if offset == _UART_STATE:
-            if self._console.available():
-                return _UART_RECEIVE_FULL
-            # Sending polls this register once a byte; polled again with nothing between, the
-            # firmware is waiting for input, and so does the emulator instead of spinning.
-            self._idle_polls += 1
-            if self._idle_polls > 1:
-                self._console.receive(wait=True)
-            return _UART_RECEIVE_FULL if self._console.available() else 0
-        self._idle_polls = 0
-        if offset == _UART_DATA:
-            byte = self._console.receive(wait=False)
-            return 0 if byte is None else byte
-        return self._plain_register(self.profile.console.base_address, offset, "UART")
-
-    def _write_uart(self, offset: int, value: int) -> None:
-        self._idle_polls = 0
-        if offset == _UART_DATA:
-            self._console.send(value & 0xFF)
-        else:
-            self._keep(self.profile.console.base_address, offset, value, "UART")
-
-    def _timer_now(self) -> int:
-        """Counts down once an instruction; 32 bits, reloading at zero (CMSDK TRM 4.2)."""
-        if not self._timer_running:
-            return self._timer_value
-        period = self._registers.get(self.profile.console.timer_address + _TIMER_RELOAD, 0) + 1
-        elapsed = self.counter.instructions - self._timer_start
-        if elapsed <= self._timer_value:
-            return self._timer_value - elapsed
-        return period - 1 - (elapsed - self._timer_value - 1) % period
-
-    def _read_timer(self, offset: int) -> int:
-        if offset == _TIMER_VALUE:
-            return self._timer_now()
-        return self._plain_register(self.profile.console.timer_address, offset, "timer")
-
-    def _write_timer(self, offset: int, value: int) -> None:
-        self._timer_value = value if offset == _TIMER_VALUE else self._timer_now()
-        self._timer_start = self.counter.instructions
-        if offset == _TIMER_CONTROL:
-            self._timer_running = bool(value & 1)
-        if offset != _TIMER_VALUE:
-            self._keep(self.profile.console.timer_address, offset, value, "timer")
-
-    def _read_own(self, offset: int) -> int:
-        return self._own_registers.get(offset, 0)
-
-    def _write_own(self, offset: int, value: int) -> None:
-        self._own_registers[offset] = value
-
-    def _plain_register(self, base: int, offset: int, what: str) -> int:
-        if offset > _UART_BAUD:
-            self._halt(self._fault(f"read {what} register {base + offset:#010x}, not modelled"))
-        return self._registers.get(base + offset, 0)
-
-    def _keep(self, base: int, offset: int, value: int, what: str) -> None:
-        if offset > _UART_BAUD:
-            self._halt(self._fault(f"wrote {what} register {base + offset:#010x}, not modelled"))
-        self._registers[base + offset] = value
+        surroundings = Surroundings(
+            self.profile, self._console, lambda: self.counter.instructions, halt
+        )
+        peripherals = peripherals_of_port(self.profile.console.port)(surroundings)
+        if self._processor.instruction_set == "thumb":
+            peripherals += core_peripherals(surroundings, cpu)
+        Bus(self.engine, peripherals, self.profile.name, halt)
 
     def _refuse_access(
         self, _engine: Uc, access: int, address: int, size: int, _value: int, _state: object

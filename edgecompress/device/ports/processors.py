@@ -29,7 +29,6 @@ class Processor:
         reset: (engine, start of flash) -> where execution begins; sets what the hardware sets.
         exceptions: the emulator's number of an exception -> what happened.
         undefined: what an instruction that does not exist raises.
-        system_page: address of the page of registers that belongs to the core, if there is one.
     """
 
     instruction_set: InstructionSet
@@ -40,7 +39,6 @@ class Processor:
     reset: Callable[[Uc, int], int]
     exceptions: dict[int, str]
     undefined: str
-    system_page: int | None = None
 
     def engine(self) -> Uc:
         """A new machine without any memory."""
@@ -98,8 +96,6 @@ def _cortex_m(model: int) -> Processor:
         reset=_reset_cortex_m,
         exceptions=_CORTEX_M_EXCEPTIONS,
         undefined=_CORTEX_M_EXCEPTIONS[1],
-        # Armv7-M ARM B3.2: the same page in every M profile.
-        system_page=0xE000E000,
     )
 
 

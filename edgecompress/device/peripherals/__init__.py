@@ -1,0 +1,31 @@
+"""The registers of the virtual boards, by the port of the firmware that uses them.
+
+A module here bears a port's name (`Console.port`, a folder of runtimes/ports) and has a function
+`peripherals(surroundings) -> list[Peripheral]`; adding the module is all it takes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+
+from edgecompress.device.peripherals.base import Console, Peripheral, SerialLine, Surroundings
+from edgecompress.errors import DeviceNotFound
+
+__all__ = ["Console", "Peripheral", "SerialLine", "Surroundings", "peripherals_of_port"]
+
+
+def peripherals_of_port(port: str) -> Callable[[Surroundings], list[Peripheral]]:
+    """What makes the registers of one port's boards.
+
+    Raises:
+        DeviceNotFound: no module here models that port's hardware.
+    """
+    module = f"{__name__}.{port}"
+    if importlib.util.find_spec(module) is None:
+        raise DeviceNotFound(
+            f"The virtual board has no model of the '{port}' port's registers: "
+            f"edgecompress/device/peripherals/{port}.py is missing."
+        )
+    return importlib.import_module(module).peripherals
