@@ -25,9 +25,9 @@ class TimeStatistics(Record):
 
     `resolution_us` is one tick of the timer read. Quartiles and the 99th percentile interpolate
     linearly between order statistics. `mean_low_us` to `mean_high_us` is the 95 % interval of the
-    mean by Student's t; it takes the runs as independent. `outliers` counts the runs outside
-    `fence_low_us` to `fence_high_us`, Tukey's fences 1.5 interquartile ranges beyond the
-    quartiles: they are kept in every figure here.
+    mean by Student's t, which takes the runs as independent; a single run has none. `outliers`
+    counts the runs outside `fence_low_us` to `fence_high_us`, Tukey's fences 1.5 interquartile
+    ranges beyond the quartiles: they are kept in every figure here.
     """
 
     runs: int
@@ -39,8 +39,8 @@ class TimeStatistics(Record):
     max_us: float
     p99_us: float
     mean_us: float
-    mean_low_us: float
-    mean_high_us: float
+    mean_low_us: float | None
+    mean_high_us: float | None
     outliers: int
     fence_low_us: float
     fence_high_us: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,9 +10,11 @@ from typing import Any, Self
 import numpy as np
 from pydantic import ValidationError
 
-from edgecompress.device.cycles import MODELS, Work
+from edgecompress.device.cycles import Work
+from edgecompress.device.meter import Meter
 from edgecompress.device.ports.base import CountsWork, Port
 from edgecompress.device.protocol import Area, Client, Identity
+from edgecompress.device.provenance import Remarks, provenance
 from edgecompress.errors import (
     BadData,
     BadInput,
@@ -22,32 +23,45 @@ from edgecompress.errors import (
     ProtocolError,
 )
 from edgecompress.records import (
-    CycleEstimate,
     ImageManifest,
-    LayerMeasurement,
     LayerReport,
     Measurement,
+    Provenance,
     TensorSpec,
     sha256_file,
 )
 from edgecompress.target.schema import DeviceProfile
 
 _AREAS: dict[str, Area] = {"arena": "arena", "input": "in", "output": "out"}
-DEVICES = "virtual, process, qemu, serial:/dev/ttyACM0 or socket://host:port"
+DEVICES = "virtual, process, qemu, serial:/dev/ttyACM0, socket://host:port or rfc2217://..."
 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What one step left behind: the CRC-32 of its output and its cost in ticks.
-
-    `work` is what it executed, on a port that counts it and where it was asked for.
-    """
+    """What one step left behind: the CRC-32 of its output and its cost in ticks."""
 
     index: int
     name: str
     crc: int
     ticks: int
-    work: Work | None = None
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step took; `work` is what it executed, on a port that counts it."""
+
+    index: int
+    ticks: int
+    work: Work | None
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image folder, what its image.json says, and the device it was made for."""
+
+    folder: Path
+    manifest: ImageManifest
+    profile: DeviceProfile
 
 
 def open_device(
@@ -76,9 +90,8 @@ def open_device(
     try:
         client = Client(port, run_timeout_s=run_timeout_s)
         client.synchronize()
-        return Session(
-            client, manifest, _checked_identity(client, manifest), core=profile.core.name
-        )
+        image = Image(image_dir, manifest, profile)
+        return Session(client, image, _checked_identity(client, manifest))
     except BaseException:
         port.close()
         raise
@@ -164,18 +177,20 @@ class Session:
     Attributes:
         manifest: what image.json says.
         port: where the device is; `port.name` names it.
+        core: the processor's name.
+        tick_hz: the rate of the timer its ticks come from.
     """
 
-    def __init__(
-        self, client: Client, manifest: ImageManifest, identity: Identity, *, core: str = ""
-    ) -> None:
-        self._core = core
+    def __init__(self, client: Client, image: Image, identity: Identity) -> None:
         self._client = client
+        self._image = image
         self._identity = identity
         self._next_step: int | None = None
         self._sample = b""
-        self.manifest = manifest
+        self.manifest = image.manifest
         self.port = client.port
+        self.core = image.profile.core.name
+        self.tick_hz = identity.tick_hz
 
     def __enter__(self) -> Self:
         return self
@@ -240,19 +255,13 @@ class Session:
         """
         if manifest is not None and manifest.model_hash != self.manifest.model_hash:
             raise ProtocolError(f"{self.port.name} runs another model than the manifest's.")
-        return self._traces(x)
-
-    def _traces(self, x: np.ndarray, *, with_work: bool = False) -> list[LayerTrace]:
         self.load(x)
         self._client.begin()
         traces = []
-        if with_work:
-            self.take_work()
         for layer in self.manifest.layers:
             ticks = self._client.step(layer.index)
-            work = self.take_work() if with_work else None
             crc = self._client.crc(layer.offset_bytes, layer.size_bytes, _AREAS[layer.location])
-            traces.append(LayerTrace(layer.index, layer.name, crc, ticks, work))
+            traces.append(LayerTrace(layer.index, layer.name, crc, ticks))
         self._next_step = len(self.manifest.layers)
         return traces
 
@@ -296,55 +305,32 @@ class Session:
             )
         return used
 
-    def measure(self, x: np.ndarray, runs: int = 1, warmup: int = 0) -> Measurement:
-        """The cost of one inference: median over `runs`, and each step's own.
-
-        Ticks of an emulator become instructions, ticks of a real clock become microseconds, and
-        neither is ever given as the other; under qemu-user there is no honest figure, so both are
-        None. The few instructions of reading the timer are included. Runs after the first may
-        compute on an input the arena has reused, which changes no kernel's path through its code.
-        """
+    def step_costs(self, x: np.ndarray) -> list[StepCost]:
+        """Every step in order and its cost alone: nothing is read between two of them."""
         self.load(x)
-        for _ in range(warmup):
-            self._client.run()
+        self._client.begin()
         self.take_work()
-        all_ticks = [self._client.run()]
-        work = self.take_work()
-        all_ticks += [self._client.run() for _ in range(runs - 1)]
-        ticks = statistics.median(all_ticks)
-        layers = tuple(self._measured(trace) for trace in self._traces(x, with_work=True))
-        clock = self.port.clock
-        per_tick = clock.instructions_per_tick
-        return Measurement(
-            device=self.port.name,
-            label=clock.label,
-            instructions=None if per_tick is None else round(ticks * per_tick),
-            words=None if work is None else work.words,
-            cycles=self._cycles(work),
-            latency_us=ticks / self._identity.tick_hz * 1e6 if clock.ticks_are_time else None,
-            runs=max(runs, 1),
-            stack_high_water_bytes=self.stack_high_water(),
-            layers=layers,
-        )
+        costs = []
+        for layer in self.manifest.layers:
+            ticks = self._client.step(layer.index)
+            costs.append(StepCost(layer.index, ticks, self.take_work()))
+        self._next_step = len(self.manifest.layers)
+        return costs
 
-    def _measured(self, trace: LayerTrace) -> LayerMeasurement:
-        layer = self.manifest.layers[trace.index]
-        return LayerMeasurement(
-            index=trace.index,
-            name=trace.name,
-            ticks=trace.ticks,
-            macs=layer.macs,
-            implementation=layer.implementation,
-            cycles=self._cycles(trace.work),
-        )
+    def measure(self, x: np.ndarray, runs: int = 1, warmup: int = 0) -> Measurement:
+        """The cost of one inference: median over `runs`, and each step's own. See `Meter`."""
+        meter = Meter(self, x)
+        meter.warm_up(warmup)
+        meter.run(max(runs, 1))
+        meter.finish()
+        return meter.record()
 
-    def _cycles(self, work: Work | None) -> CycleEstimate | None:
-        """By the model of the image's own core; None where it has none."""
-        core = self._core
-        if work is None or core not in work.cycles:
-            return None
-        low, high = work.cycles[core]
-        return CycleEstimate(low=low, high=high, model=MODELS[core].name)
+    def provenance(self, remarks: Remarks) -> Provenance:
+        """Where a measurement of this session, made now, comes from."""
+        return provenance(
+            self._image.folder, self.manifest, self._image.profile, self._client, self._identity,
+            remarks,
+        )  # fmt: skip
 
 
 def _bytes(spec: TensorSpec) -> int:
