@@ -19,7 +19,7 @@ from edgecompress.errors import DeviceTimeout, ProtocolError
 
 Area = Literal["in", "arena", "out"]
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 LINE_LIMIT_BYTES = 65536
 ANSWER_LIMIT_BYTES = 1 << 20
 _READ_CHUNK_BYTES = 8192
@@ -165,7 +165,7 @@ class Client:
         """Writes the model's input memory from its start, each line checked by the device."""
         for offset in range(0, len(data), _LOAD_CHUNK_BYTES):
             chunk = data[offset : offset + _LOAD_CHUNK_BYTES]
-            text = f"edge load {offset} {chunk.hex()} {zlib.crc32(chunk):08x}"
+            text = f"edge load {offset} {chunk.hex()}"
             loaded = self._one_number(text, "e2-loaded-")
             if loaded != offset + len(chunk):
                 raise ProtocolError(
@@ -237,7 +237,8 @@ class Client:
         return int(line[-8:], 16)
 
     def _one_number(self, text: str, prefix: str, *, timeout_s: float | None = None) -> int:
-        line = self._one(text, self.command(text, timeout_s=timeout_s))
+        lines = self.command(text, timeout_s=timeout_s)
+        line = self._one(text, [line for line in lines if line != "e2-started"])
         try:
             if line.startswith(prefix):
                 return _number(line.removeprefix(prefix))

@@ -86,7 +86,7 @@ void command_results(void) {
   uint32_t count = MODEL_OUTPUT_BYTES / sizeof(model_output_t);
   print_text("m-results-[");
   for (uint32_t index = 0; index < count; index++) {
-    if (index != 0) port_putc(',');
+    if (index != 0) print_byte(',');
     print_thousandths(result_thousandths(index));
   }
   print_text("]\r\n");

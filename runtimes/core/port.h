@@ -4,6 +4,7 @@
  *   PORT_TARGET_NAME   the device profile's name, quoted
  *   PORT_CLOCK_HZ      core clock
  *   PORT_BAUD, PORT_UART_BASE, PORT_TIMER_BASE   bare-metal ports only
+ *   PORT_REGIONS       the memories, each {"name", address, bytes, 1 for flash}
  */
 #ifndef EDGECOMPRESS_PORT_H
 #define EDGECOMPRESS_PORT_H
@@ -26,8 +27,9 @@ int port_getc(void);
 /* Pushes out what port_putc may still hold back. */
 void port_flush(void);
 
-/* A clock that only goes up; it may tick with the core (DWT CYCCNT, SysTick). Ports extend a narrow hardware timer themselves, so this must be
- * called at least once per wrap of that timer (2^32 ticks). */
+/* A clock that only goes up; it may tick with the core (DWT CYCCNT, SysTick). Ports extend a narrow
+ * hardware timer themselves, so this must be called at least once per wrap of that timer (2^32
+ * ticks, fewer where the port says so). */
 uint64_t port_ticks(void);
 uint32_t port_tick_hz(void);
 

@@ -9,7 +9,7 @@
 #include "model.h"
 
 /* Raised whenever the meaning of an `edge` command or of its reply changes. */
-#define EDGE_ABI_VERSION 1
+#define EDGE_ABI_VERSION 2
 
 /* Longest command, the closing % not counted. The MLPerf Tiny protocol needs 80. */
 #define COMMAND_LIMIT 160

@@ -1,12 +1,20 @@
 #include "text.h"
 
+#include "crc32.h"
 #include "port.h"
 
 /* 2^64 has 20 digits. */
 #define DIGIT_LIMIT 20
 
+uint32_t printed_crc;
+
+void print_byte(uint8_t byte) {
+  printed_crc = crc32(printed_crc, &byte, 1);
+  port_putc(byte);
+}
+
 void print_text(const char *text) {
-  while (*text) port_putc((uint8_t)*text++);
+  while (*text) print_byte((uint8_t)*text++);
 }
 
 uint32_t divide(uint64_t *value, uint32_t divisor) {
@@ -45,7 +53,7 @@ void print_number(const char *before, const char *after, uint64_t value) {
 void print_hex(uint32_t value, uint32_t digits) {
   while (digits-- > 0) {
     uint32_t digit = value >> (4 * digits) & 15;
-    port_putc((uint8_t)(digit + (digit < 10 ? '0' : 'a' - 10)));
+    print_byte((uint8_t)(digit + (digit < 10 ? '0' : 'a' - 10)));
   }
 }
 
@@ -53,7 +61,7 @@ void print_thousandths(int64_t thousandths) {
   uint64_t size = (uint64_t)thousandths;
   if (thousandths < 0) {
     size = 0u - size;
-    port_putc('-');
+    print_byte('-');
   }
   uint32_t fraction = divide(&size, 1000);
   print_number("", ".", size);
@@ -74,6 +82,8 @@ char *next_word(void) {
   if (*end != 0) *cursor++ = 0;
   return start;
 }
+
+const char *rest_of_line(void) { return cursor; }
 
 int words_equal(const char *one, const char *two) {
   while (*one != 0 && *one == *two) {

@@ -4,6 +4,11 @@
 
 #include <stdint.h>
 
+/* CRC-32 of every byte printed since it was last set to 0. */
+extern uint32_t printed_crc;
+
+void print_byte(uint8_t byte);
+
 void print_text(const char *text);
 
 /* `before`, the value in decimal, `after`. */
@@ -24,6 +29,9 @@ void start_words(char *line);
 
 /* The next space-separated word; empty when none is left. */
 char *next_word(void);
+
+/* What next_word has not taken yet. */
+const char *rest_of_line(void);
 
 int words_equal(const char *one, const char *two);
 
