@@ -34,12 +34,16 @@ class Surroundings:
         console: where UART bytes go and come from.
         instructions: executed so far, the current basic block included whole.
         halt: stops the board as a DeviceFault; the reason continues "The firmware ...".
+        read_memory: (address, bytes) -> what DMA would read there, any memory.
+        write_memory: (address, data), as DMA does.
     """
 
     profile: DeviceProfile
     console: Console
     instructions: Callable[[], int]
     halt: Callable[[str], None]
+    read_memory: Callable[[int, int], bytes] = lambda _address, size: bytes(size)
+    write_memory: Callable[[int, bytes], None] = lambda _address, _data: None
 
 
 class Peripheral:

@@ -131,7 +131,12 @@ class Board:
             self._halt(self._fault(reason))
 
         surroundings = Surroundings(
-            self.profile, self._console, lambda: self.counter.instructions, halt
+            profile=self.profile,
+            console=self._console,
+            instructions=lambda: self.counter.instructions,
+            halt=halt,
+            read_memory=self._read,
+            write_memory=lambda address, data: self.engine.mem_write(address, data),
         )
         peripherals = peripherals_of_port(self.profile.console.port)(surroundings)
         if self._processor.instruction_set == "thumb":
