@@ -159,11 +159,13 @@ def _built(
     from edgecompress.link.image import build_image
     from edgecompress.lower.passes.flash_limit import within_flash
     from edgecompress.lower.passes.patch import patch_to_fit
+    from edgecompress.lower.passes.specialize import Offers
 
     built: list[Fitted] = []
+    offers = Offers(profile)
 
     def attempt(goal: Goal) -> tuple[tuple[Fitted, ImageManifest | DoesNotFit], int]:
-        fitted = patch_to_fit(program, profile, options.ram_limit_bytes, goal)
+        fitted = patch_to_fit(program, profile, options.ram_limit_bytes, goal, offers)
         built.append(fitted)
         try:
             found = build_image(fitted.image_program, profile, folder, model_hash=model_hash)

@@ -16,6 +16,7 @@ from edgecompress.link.library_sizes import library_sizes
 from edgecompress.lower.passes.choice import Goal
 from edgecompress.lower.passes.flash_limit import within_flash
 from edgecompress.lower.passes.patch import patch_to_fit
+from edgecompress.lower.passes.specialize import Offers
 from edgecompress.lower.pipeline import lower
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.program_cost import Corrections, predict_program
@@ -51,9 +52,10 @@ def preview(
     """
     deployable = quantize(trainable, x[:_CALIBRATION_SAMPLES], name="preview", weights=weights)
     program = lower(deployable, name="preview", profile=profile)
+    offers = Offers(profile)
 
     def attempt(goal: Goal) -> tuple[Prediction, int]:
-        image = patch_to_fit(program, profile, ram_limit_bytes, goal).image_program
+        image = patch_to_fit(program, profile, ram_limit_bytes, goal, offers).image_program
         found = predict_program(image, profile, library_sizes(image, profile), corrections)
         return found, 0 if flash_limit_bytes is None else found.flash_bytes - flash_limit_bytes
 

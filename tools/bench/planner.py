@@ -108,8 +108,12 @@ def link(cell: Cell, deployable: onnx.ModelProto, budget: Budget) -> Linked:
     with tempfile.TemporaryDirectory() as folder:
         deployed = deploy(
             deployable, cell.profile, Path(folder), name=cell.model, model_hash="bench",
-            samples=test.x[:3], options=DeployOptions("virtual", ram_limit_bytes=budget.ram_bytes),
-            progress=SILENT,
+            samples=test.x[:3], progress=SILENT,
+            options=DeployOptions(
+                "virtual",
+                ram_limit_bytes=budget.ram_bytes,
+                flash_limit_bytes=budget.flash_bytes,
+            ),
         )  # fmt: skip
         stored = deployed.host.run_batch(device_inputs(deployed.program, test.x, len(test.x)))
         made = np.stack([dequantize_output(deployed.program, row[None])[0] for row in stored])

@@ -1,6 +1,6 @@
 """Flash that does not suffice makes bytes dearer: codecs take over, the cheapest layers first.
 
-goal asked for -> too large -> dearest rate -> too large: nothing helps, the goal stays
+goal asked for -> too large -> dearest rate -> too large: the smaller of the two
                                            -> fits: the lowest rate between that fits
 """
 
@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 _RATES = (2e-6, 1e-5, 3e-5, 1e-4, 3e-4, 7e-4, 5e-3)
 """What a byte may be worth of the program's cycles: 1 KiB 0.2, 1, 3, 10, 30, 70 or 500 %."""
+_SAVED_CODE_BYTES = 4096
+"""What smaller routines may save beside the weights: a few of them, of one to two KiB each."""
 
 
 def within_flash(program: Program, optimize: Goal, attempt: Callable[[Goal], tuple[T, int]]) -> T:
@@ -30,15 +32,16 @@ def within_flash(program: Program, optimize: Goal, attempt: Callable[[Goal], tup
         attempt: builds at a rate, and says by how many bytes the result is too large (0: it fits).
 
     Returns:
-        The result at the goal asked for where no rate fits.
+        Where no rate fits, the smallest result: it says how much is really missing.
     """
-    first, over = attempt(optimize)
+    first, first_over = attempt(optimize)
     rates = [rate for rate in _RATES if rate > byte_worth(optimize)]
-    if over <= 0 or not rates or over > most_saved_bytes(program):
+    out_of_reach = first_over > most_saved_bytes(program) + _SAVED_CODE_BYTES
+    if first_over <= 0 or not rates or out_of_reach:
         return first
     best, over = attempt(rates.pop())
     if over > 0:
-        return first
+        return best if over < first_over else first
     while rates:
         middle = len(rates) // 2
         result, over = attempt(rates[middle])

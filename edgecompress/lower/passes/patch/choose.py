@@ -65,19 +65,21 @@ def patch_to_fit(
     profile: DeviceProfile,
     ram_limit_bytes: int | None = None,
     optimize: Goal = "balanced",
+    offers: Offers | None = None,
 ) -> Fitted:
     """The device's program, with as few layers in stripes as its memory asks for.
 
     Args:
         program: lowered and placed; returned as it is when it fits, or when nothing helps enough.
         ram_limit_bytes: what the image may use of RAM in all; None for what the device has.
+        offers: of this profile and program, where it is lowered for several goals.
 
     Raises:
         BuildFailed: see `specialize`.
         DoesNotFit: the device has several memories, and no division of the arena fits them.
     """
     limit = arena_limit_bytes(profile, ram_limit_bytes)
-    search = _Search(profile, limit, Offers(profile), optimize)
+    search = _Search(profile, limit, offers or Offers(profile), optimize)
     whole = search.made(program)
     found = search.fitted(whole)
     if found is None:
