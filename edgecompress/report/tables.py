@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecompress.records import CycleEstimate, Measurement, Plan
-from edgecompress.target import DeviceProfile
 from edgecompress.units import format_bytes, format_count, format_us
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 _SHARE_CELLS = 16
 
 
-def _plain_table(*headings: str) -> Table:
+def plain_table(*headings: str) -> Table:
     """Left-aligned first column, right-aligned others marked by a leading ">"."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for heading in headings:
@@ -57,12 +56,12 @@ def plan_table(plan: Plan, *, folder: Path | None = None) -> RenderableType:
         facts,
     ]
     if plan.widths:
-        table = _plain_table("Channel group", ">channels kept")
+        table = plain_table("Channel group", ">channels kept")
         for group, channels in plan.widths.items():
             table.add_row(Text(group), str(channels))
         parts += [Text(""), table]
     if plan.low_rank:
-        table = _plain_table("Layer", "method", ">ranks")
+        table = plain_table("Layer", "method", ">ranks")
         for layer, choice in plan.low_rank.items():
             table.add_row(Text(layer), choice.method, " × ".join(map(str, choice.ranks)))
         parts += [Text(""), table]
@@ -109,7 +108,7 @@ def _layer_ticks(measured: Measurement) -> Table:
     headings = [">#", "Layer", f">{unit}", ">share", ""]
     if with_work:
         headings.insert(3, f">{unit}/MAC")
-    table = _plain_table(*headings, *(["code"] if with_code else []))
+    table = plain_table(*headings, *(["code"] if with_code else []))
     total = sum(layer.ticks for layer in measured.layers) or 1
     for layer in measured.layers:
         share = layer.ticks / total
@@ -132,7 +131,7 @@ def _fallback() -> Text:
 
 def inspection_table(seen: Inspection) -> RenderableType:
     """A line a layer that has a buffer of its own; batch norms and activations have none."""
-    table = _plain_table("Layer", "op", ">output", ">MACs", ">weights int8", ">live int8", "")
+    table = plain_table("Layer", "op", ">output", ">MACs", ">weights int8", ">live int8", "")
     for layer in seen.layers:
         if layer.fused:
             continue
@@ -164,73 +163,3 @@ def inspection_table(seen: Inspection) -> RenderableType:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
-
-
-def targets_table(profiles: list[DeviceProfile]) -> RenderableType:
-    """One line a target."""
-    table = _plain_table("Target", ">flash", ">RAM", ">clock", "runs on", "description")
-    for profile in profiles:
-        table.add_row(
-            Text(profile.name, style="bold"), _size(profile.flash_bytes), _size(profile.ram_bytes),
-            f"{profile.core.clock_hz / 1e6:g} MHz", ", ".join(runs_on(profile)),
-            profile.description,
-        )  # fmt: skip
-    return table
-
-
-def runs_on(profile: DeviceProfile) -> list[str]:
-    """Where an image for this target can run without the board on the desk."""
-    places = []
-    if profile.virtual is not None:
-        places.append("virtual board")
-    if profile.kind == "host":
-        places.append("qemu-user" if profile.qemu is not None else "process")
-    elif profile.qemu is not None and profile.qemu.machine:
-        places.append("qemu")
-    return places or ["compiled only"]
-
-
-def _size(size_bytes: int | None) -> str:
-    return "" if size_bytes is None else f"{size_bytes // 1024} KiB"
-
-
-def target_table(profile: DeviceProfile) -> RenderableType:
-    """A whole profile: core, memory, toolchain, where it runs, where the facts come from."""
-    core = profile.core
-    facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column()
-    extras = [f"FPU {core.fpu}"] + [
-        label for label, there in (("DSP", core.dsp), ("MVE", core.mve)) if there
-    ]
-    facts.add_row("Core", f"{core.name}, {core.isa}, {', '.join(extras)}")
-    facts.add_row("Clock", f"{core.clock_hz / 1e6:g} MHz")
-    if core.cycles_per_instruction is not None:
-        low, high = core.cycles_per_instruction
-        facts.add_row("Cycles", f"{low} to {high} an instruction, an estimate")
-        facts.add_row("", Text(core.cycles_source, style="dim"))
-    for region in profile.regions:
-        end = region.origin + region.size - 1
-        place = f"{region.origin:#010x} to {end:#010x}"
-        facts.add_row(f"{region.kind} {region.name}", f"{format_bytes(region.size):<12} {place}")
-    if profile.kind == "mcu":
-        facts.add_row("Stack reserve", format_bytes(profile.stack_reserve))
-    facts.add_row("Console", f"{profile.console.port}, {profile.console.baud} baud")
-    facts.add_row("Runs on", ", ".join(runs_on(profile)))
-    zig = f"zig {profile.toolchain.zig_target} {profile.toolchain.zig_cpu}".rstrip()
-    facts.add_row("Toolchain", f"LLVM {profile.toolchain.llvm.get('mtriple', '')}, {zig}")
-    facts.add_row("Source", Text(f"{profile.source} ({profile.date})"))
-    title = Text(f"{profile.name}: {profile.description}", style="bold")
-    return Group(title, facts)
-
-
-def checks_table(checked: list[tuple[str, str | None]]) -> RenderableType:
-    """A line a target: its name, and what is wrong with it."""
-    table = _plain_table("", "Target", "")
-    for name, fault in checked:
-        mark = Text("✓", style="green") if fault is None else Text("✗", style="red")
-        table.add_row(mark, Text(name), Text("" if fault is None else fault))
-    wrong = sum(fault is not None for _, fault in checked)
-    total = "1 target" if len(checked) == 1 else f"{len(checked)} targets"
-    summary = f"{total}, {wrong} wrong" if wrong else f"{total}, all valid"
-    return Group(table, Text(summary, style="red" if wrong else "green"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from pydantic import ValidationError
 
 from edgecompress.errors import InvalidTarget, UnknownTarget
 from edgecompress.target.files import Entry, overlay, read_file
-from edgecompress.target.folders import Found, Index, build_index, find, plain
+from edgecompress.target.folders import SHIPPED, Found, Index, build_index, find, plain
+from edgecompress.target.pyocd_chips import Chip
 from edgecompress.target.schema import DeviceProfile
 
 _NEAR = 0.6  # of difflib's ratio
@@ -21,14 +24,50 @@ def target_names() -> list[str]:
     return sorted(build_index().targets)
 
 
-def list_targets() -> list[tuple[Found, DeviceProfile]]:
-    """Every target with where it comes from, sorted by name.
+def list_targets() -> tuple[list[tuple[Found, DeviceProfile]], dict[Path, str]]:
+    """Every target with where it comes from, sorted by name, and the user's files that are wrong.
 
     Raises:
-        InvalidTarget: the first that breaks the schema.
+        InvalidTarget: a shipped one breaks the schema.
     """
     index = build_index()
-    return [(found, _validated(found.entry, index)) for _, found in sorted(index.targets.items())]
+    listed, faults = [], dict(index.faults)
+    for _, found in sorted(index.targets.items()):
+        try:
+            listed.append((found, _validated(found.entry, index)))
+        except InvalidTarget as error:
+            if found.folder.label == SHIPPED:
+                raise
+            faults[found.entry.path] = error.message
+    return listed, faults
+
+
+def place_of(name: str) -> str:
+    """The file that describes a target, and which variant of it.
+
+    Raises:
+        UnknownTarget: no such name; the nearest ones are listed.
+    """
+    return _entry(name, build_index()).place
+
+
+def with_family_facts(chip: Chip) -> Chip:
+    """The chip with core and FPU of the family its part number is of, where it did not say.
+
+    A family's `aliases` are the part numbers that belong to it; one with cores of several kinds
+    has no core of its own and says nothing.
+    """
+    index = build_index()
+    for found in index.families.values():
+        if any(fnmatch.fnmatchcase(plain(chip.part), plain(word)) for word in found.entry.words()):
+            tables = _merged(found.entry, index, seen=())
+            core = tables.get("core", {})
+            known = chip.core or core.get("name")
+            if known == core.get("name") and not isinstance(chip.fpu, str):
+                source = f"{chip.source}; core and FPU as in family {found.entry.name}"
+                return replace(chip, core=known, fpu=core.get("fpu"), source=source)
+            return chip
+    return chip
 
 
 def load_target(name: str) -> DeviceProfile:

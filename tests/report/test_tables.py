@@ -9,12 +9,11 @@ from rich.console import Console, RenderableType
 from edgecompress.model.inspect import Inspection, LayerInspection
 from edgecompress.records import Budget, CycleEstimate, LayerMeasurement, Measurement
 from edgecompress.report.tables import (
-    checks_table,
     inspection_table,
     measurement_table,
     plan_table,
-    runs_on,
 )
+from edgecompress.report.targets import checks_table, runs_on
 from edgecompress.target import load_target
 
 
