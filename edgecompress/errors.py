@@ -8,6 +8,7 @@ EdgeCompressError                      exit code
  │    ├── UnsupportedOperators             every operator no kernel takes, with node names
  │    ├── BadData                          shape, dtype, NaN, empty, labels
  │    ├── BadConfig                        edgecompress.toml or an option
+ │    ├── UnlikeRuns                       two measurements that cannot be compared, and why
  │    └── UnwritableOutput                 the output folder cannot be written
  ├── DoesNotFit                        1   which budget, by how much, at which layer
  ├── BuildFailed                       2   TVM or the C toolchain refused
@@ -16,6 +17,7 @@ EdgeCompressError                      exit code
       ├── DeviceTimeout                    silence past the limit
       ├── ProtocolError                    an answer outside the grammar
       ├── DeviceFault                      the firmware crashed, or left its memory map
+      │    └── DeviceReset                 it started again in the middle
       └── VerificationFailed               device, host and numpy twin disagree
 
 A message says what, where, the number against its limit with the unit; `next_step` is the cheapest
@@ -83,6 +85,18 @@ class BadConfig(BadInput):
     pass
 
 
+class UnlikeRuns(BadInput):
+    """Raised once for all that differs.
+
+    Attributes:
+        differences: (what, in the first, in the second) for each difference that forbids it.
+    """
+
+    def __init__(self, message: str, differences: list[tuple[str, str, str]], *, next_step: str):
+        self.differences = differences
+        super().__init__(message, next_step=next_step)
+
+
 class UnwritableOutput(BadInput):
     pass
 
@@ -133,6 +147,10 @@ class ProtocolError(DeviceTrouble):
 
 
 class DeviceFault(DeviceTrouble):
+    pass
+
+
+class DeviceReset(DeviceFault):
     pass
 
 

@@ -16,6 +16,7 @@ from edgecompress.errors import DeviceFault
 from edgecompress.target.schema import DeviceProfile
 
 _FLUSH_BYTES = 2048
+_LINE_END = 10
 _READ_BYTES = 4096
 _JOIN_SECONDS = 10
 
@@ -39,7 +40,8 @@ class PtyConsole(Console):
 
     def send(self, byte: int) -> None:
         self._to_send.append(byte)
-        if len(self._to_send) >= _FLUSH_BYTES:
+        # A whole line goes out at once: it may announce a long run.
+        if byte == _LINE_END or len(self._to_send) >= _FLUSH_BYTES:
             self.flush()
 
     def receive(self, *, wait: bool) -> int | None:
