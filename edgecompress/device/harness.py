@@ -33,7 +33,7 @@ from edgecompress.records import (
 from edgecompress.target.schema import DeviceProfile
 
 _AREAS: dict[str, Area] = {"arena": "arena", "input": "in", "output": "out"}
-DEVICES = "virtual, process, qemu, serial:/dev/ttyACM0, socket://host:port or rfc2217://..."
+DEVICES = "virtual, process, qemu, adb, serial:/dev/ttyACM0, socket://host:port or rfc2217://..."
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def open_device(
     Args:
         image_dir: a folder `link.image.build_image` wrote.
         profile: the device.
-        device: "virtual", "process", "qemu", "serial:PORT" or a pyserial URL.
+        device: "virtual", "process", "qemu", "adb[:SERIAL]", "serial:PORT" or a pyserial URL.
         run_timeout_s: how long one inference or step may take on the host's clock.
 
     Raises:
@@ -141,6 +141,10 @@ def _open_port(firmware: Path, profile: DeviceProfile, device: str) -> Port:
         from edgecompress.device.ports.qemu import open_qemu
 
         return open_qemu(firmware, profile)
+    if device.partition(",")[0].partition(":")[0] == "adb":
+        from edgecompress.device.ports.adb import open_adb
+
+        return open_adb(firmware, profile, device)
     if device.startswith("serial:") or "://" in device:
         from edgecompress.device.ports.serial import SerialPort
 
@@ -294,7 +298,7 @@ class Session:
         Raises:
             DeviceFault: the stack reached its end, and so may have overwritten other memory.
         """
-        if self.port.kind == "process":
+        if self.port.kind in ("process", "adb"):
             return None
         used, available = self._client.stack()
         if used >= available:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgecompress.device.ports.base import Clock, PortKind
 from edgecompress.errors import DeviceFault, DeviceNotFound, DeviceTimeout
@@ -27,6 +27,7 @@ class PipePort:
         name: what it is, for messages.
         kind: how it was asked for.
         clock: what its ticks are worth.
+        environment: its environment variables; None: this program's own.
 
     Raises:
         DeviceNotFound: it cannot be started.
@@ -39,6 +40,7 @@ class PipePort:
         name: str,
         kind: PortKind,
         clock: Clock,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.clock = name, clock
         self.kind: PortKind = kind
@@ -49,6 +51,7 @@ class PipePort:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
+                env=environment,
             )
         except OSError as error:
             raise DeviceNotFound(f"{command[0]} cannot be started: {error.strerror}.") from None
