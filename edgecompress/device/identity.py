@@ -13,7 +13,7 @@ from edgecompress.errors import ProtocolError
 ABI_VERSION = 2
 REGIONS_LIMIT = 64
 
-_INFO = re.compile(r"e2-info-([a-z_]{1,32})-\[([^\]]{0,512})\]")
+_INFO = re.compile(r"e2-([a-z_]{1,32})-(.{0,512})")
 _REGION = re.compile(r"([A-Za-z_]\w{0,31}) (\d{1,20}) (\d{1,20})", re.ASCII)
 
 _TEXTS = {

@@ -5,7 +5,7 @@
  *
  *     edge #CRC SEQUENCE COMMAND...%
  *
- * CRC being the CRC-32 of "SEQUENCE COMMAND..." in 8 digits, and gets one more line at the end,
+ * CRC being the CRC-32 of "SEQUENCE COMMAND..." in 8 digits, lowest byte first, and gets one more line,
  *
  *     e2-end-SEQUENCE-CRC
  *
@@ -41,71 +41,68 @@ static const struct {
 #define REGION_COUNT (sizeof(regions) / sizeof(*regions))
 #endif
 
-static void print_info_text(const char *key, const char *value) {
-  print_text("e2-info-");
+static void print_line(const char *key, const char *text) {
   print_text(key);
-  print_text(value);
+  print_text(text);
+  print_text("\r\n");
 }
 
-static void print_info(const char *key, uintptr_t value) {
-  print_info_text(key, "");
-  print_number("", "]\r\n", value);
-}
+#define QUOTED(value) #value
+#define TEXT_OF(value) QUOTED(value)
+#define LINE_OF(key, value) "e2-" key "-" value "\r\n"
 
-static void print_memory_map(void) {
+static void edge_info(void) {
+  uint8_t id[PORT_DEVICE_ID_LIMIT];
   const uint32_t *limit, *top;
-  print_info("arena_address-[", (uintptr_t)model_arena);
+  print_text(LINE_OF("abi", TEXT_OF(EDGE_ABI_VERSION))
+             LINE_OF("model", MODEL_HASH)
+             LINE_OF("target", PORT_TARGET_NAME)
+             LINE_OF("input_bytes", TEXT_OF(MODEL_INPUT_BYTES))
+             LINE_OF("output_bytes", TEXT_OF(MODEL_OUTPUT_BYTES))
+             LINE_OF("arena_bytes", TEXT_OF(MODEL_ARENA_BYTES))
+             LINE_OF("steps", TEXT_OF(MODEL_STEP_COUNT))
+             "e2-device_id-");
+  uint32_t count = port_device_id(id);
+  for (uint32_t index = 0; index < count; index++) print_hex(id[index], 2);
+  print_line("\r\ne2-settings-", port_settings());
+  print_line("e2-clock_source-", port_clock_source());
+  print_number("e2-clock_hz-", "\r\n", port_clock_hz());
+  print_number("e2-tick_hz-", "\r\n", port_tick_hz());
+  print_number("e2-arena_address-", "\r\n", (uintptr_t)model_arena);
   port_stack(&limit, &top);
-  print_info("stack_address-[", (uintptr_t)limit);
-  print_info("stack_bytes-[", (uintptr_t)top - (uintptr_t)limit);
+  print_number("e2-stack_address-", "\r\n", (uintptr_t)limit);
+  print_number("e2-stack_bytes-", "\r\n", (uintptr_t)top - (uintptr_t)limit);
 #ifdef PORT_REGIONS
   for (uint32_t index = 0; index < REGION_COUNT; index++) {
-    print_info_text("region-[", regions[index].name);
+    print_text("e2-region-");
+    print_text(regions[index].name);
     print_number(" ", " ", regions[index].address);
-    print_number("", "]\r\n", regions[index].size);
+    print_number("", "\r\n", regions[index].size);
   }
 #endif
 }
 
-static void edge_info(void) {
-  uint8_t id[PORT_DEVICE_ID_LIMIT];
-  print_info("abi-[", EDGE_ABI_VERSION);
-  print_text("e2-info-model-[" MODEL_HASH "]\r\ne2-info-target-[" PORT_TARGET_NAME "]\r\n");
-  print_info_text("device_id-[", "");
-  uint32_t count = port_device_id(id);
-  for (uint32_t index = 0; index < count; index++) print_hex(id[index], 2);
-  print_text("]\r\n");
-  print_info_text("settings-[", port_settings());
-  print_text("]\r\n");
-  print_info_text("clock_source-[", port_clock_source());
-  print_text("]\r\n");
-  print_info("clock_hz-[", port_clock_hz());
-  print_info("tick_hz-[", port_tick_hz());
-  print_info("input_bytes-[", MODEL_INPUT_BYTES);
-  print_info("output_bytes-[", MODEL_OUTPUT_BYTES);
-  print_info("arena_bytes-[", MODEL_ARENA_BYTES);
-  print_info("steps-[", MODEL_STEP_COUNT);
-  print_memory_map();
-}
+#define WHOLE_MODEL 0xffffffffu
 
-/* The host may wait long for what follows: it learns here that the command has arrived. */
-static uint64_t announce(void) {
-  print_text("e2-started\r\n");
-  port_flush();
-  ticks_are_this_commands = 1;
-  return port_ticks();
-}
-
-static void print_ticks(void) { print_number("e2-ticks-", "\r\n", last_ticks); }
-
-static void edge_run(void) {
+/* Runs and times one step or all of them, unless this very command has done so before. */
+static void run_timed(uint32_t step) {
   if (!ticks_are_this_commands) {
-    uint64_t before = announce();
-    runner_infer();
+    ticks_are_this_commands = 1;
+    /* The host may wait long for what follows: it learns here that the command has arrived. */
+    print_text("e2-started\r\n");
+    port_flush();
+    uint64_t before = port_ticks();
+    if (step == WHOLE_MODEL) {
+      runner_infer();
+    } else {
+      model_run_step((int)step);
+    }
     last_ticks = port_ticks() - before;
   }
-  print_ticks();
+  print_number("e2-ticks-", "\r\n", last_ticks);
 }
+
+static void edge_run(void) { run_timed(WHOLE_MODEL); }
 
 static void edge_begin(void) {
   next_step_plus_one = 1;
@@ -113,19 +110,16 @@ static void edge_begin(void) {
 }
 
 static void edge_step(void) {
+  uint32_t step = next_number();
   if (!ticks_are_this_commands) {
-    uint32_t step = next_number();
     if (step >= MODEL_STEP_COUNT || step + 1 != next_step_plus_one) {
       /* A later step would read memory the earlier ones have not written. */
       reply_error("Steps run in order");
       return;
     }
     next_step_plus_one++;
-    uint64_t before = announce();
-    model_run_step((int)step);
-    last_ticks = port_ticks() - before;
   }
-  print_ticks();
+  run_timed(step);
 }
 
 /* Where `offset` into the arena lies: offsets count through the memories it is divided between.
@@ -244,10 +238,7 @@ static void edge_stack(void) {
   print_number("", "\r\n", (uintptr_t)top - (uintptr_t)limit);
 }
 
-static void edge_sync(void) {
-  last_sequence = next_number();
-  print_number("e2-sync-", "\r\n", last_sequence);
-}
+static void edge_sync(void) { last_sequence = next_number(); }
 
 static void run_edge_command(void) {
   static const Command commands[] = {
@@ -257,14 +248,12 @@ static void run_edge_command(void) {
   run_command("info begin step run crc read load out stack sync ", commands);
 }
 
-/* Whether `sum`, 8 hexadecimal digits, is the checksum of `text`. */
+/* Whether `sum`, 8 hexadecimal digits, is the checksum of `text`, lowest byte first. */
 static int checksum_holds(char *sum, const char *text) {
-  const char *end = text;
   uint32_t crc = 0;
-  while (*end != 0) end++;
-  if (decode_hex(sum) != 4) return 0;
-  for (int index = 0; index < 4; index++) crc = crc << 8 | (uint8_t)sum[index];
-  return crc32(0, (const uint8_t *)text, (uint32_t)(end - text)) == crc;
+  while (*text != 0) crc = crc32(crc, (const uint8_t *)text++, 1);
+  /* Whatever the text, a CRC-32 that goes on over its own bytes ends in this constant. */
+  return decode_hex(sum) == 4 && crc32(crc, (const uint8_t *)sum, 4) == 0x2144df1cu;
 }
 
 static void run_framed(void) {
@@ -293,7 +282,7 @@ void command_edge(void) {
     run_framed();
   } else if (last_sequence != 0) {
     /* What the line has left of a framed command must not run as another. */
-    reply_error("Checksums are on until reset");
+    reply_error("Framed until reset");
   } else {
     ticks_are_this_commands = 0;
     run_edge_command();

@@ -18,9 +18,14 @@ void reply_error(const char *text) {
 
 void runner_infer(void) { (void)model_run(model_input(), model_output()); }
 
+void copy_bytes(void *to, const void *from, uint32_t count) {
+  uint8_t *target = to;
+  const uint8_t *source = from;
+  while (count-- > 0) *target++ = *source++;
+}
+
 void store_input(uint32_t offset, const char *bytes, uint32_t count) {
-  uint8_t *input = (uint8_t *)model_input() + offset;
-  while (count-- > 0) *input++ = (uint8_t)*bytes++;
+  copy_bytes((uint8_t *)model_input() + offset, bytes, count);
 }
 
 static void print_ready(void) {

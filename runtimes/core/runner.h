@@ -27,6 +27,8 @@ void reply_error(const char *text);
 /* Runs the model once on what lies in model_input(). */
 void runner_infer(void);
 
+void copy_bytes(void *to, const void *from, uint32_t count);
+
 /* Copies into the model's input; the caller has checked that it fits. */
 void store_input(uint32_t offset, const char *bytes, uint32_t count);
 
