@@ -155,7 +155,8 @@ def _link_with_room(program: Program, profile: DeviceProfile, work: Path) -> tup
 def _runner_objects(program: Program, profile: DeviceProfile, work: Path) -> list[str]:
     """Compiles the runner and its port."""
     sources = _copy_runtime(profile, work)
-    flags = ["-Iruntime/core", "-Ilib", *port_defines(profile)]
+    port = f"-Iruntime/ports/{profile.console.port}"
+    flags = ["-Iruntime/core", port, "-Ilib", *port_defines(profile)]
     if len(program.arenas) > 1:
         flags.append("-DPORT_MORE_ARENAS")
     return compile_c(sources, flags, profile, folder=work)

@@ -134,7 +134,13 @@ def build_tiny_image(profile: DeviceProfile, folder: Path, *, slip: str = "") ->
     (folder / "model.h").write_text(_HEADER)
     (folder / "model.c").write_text(_SOURCE)
     sources = [str(c.relative_to(folder)) for part in parts for c in (folder / part).glob("*.c")]
-    flags = ["-Icore", "-I.", f"-DSLIP={slip}", *port_defines(profile)]
+    flags = [
+        "-Icore",
+        f"-Iports/{profile.console.port}",
+        "-I.",
+        f"-DSLIP={slip}",
+        *port_defines(profile),
+    ]
     link = ["cc", *target_flags(profile), "-Os"]
     if profile.kind == "mcu":
         ram = profile.region("ram")
