@@ -3,7 +3,8 @@
     model -> plan -> compressed model -> deployable -> image -> verification -> result
 
 `fit` enters that line at its start, `compile_model` at the deployable; `edgecompress.flow` walks
-it. The command line is a thin layer over these functions.
+it. `profile`, `watch`, `compare` and `verify` take what they wrote to a device, see
+`edgecompress.measuring`. The command line is a thin layer over these functions.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgecompress.deploy import DeployOptions, Precision, Requantize
 from edgecompress.errors import BadInput
 from edgecompress.flow import Effort, Job, Stopwatch, image_result
+from edgecompress.measuring import compare as compare
+from edgecompress.measuring import profile as profile
+from edgecompress.measuring import profile_fleet as profile_fleet
+from edgecompress.measuring import verify as verify
+from edgecompress.measuring import watch as watch
+from edgecompress.measuring.artifact import default_device
 from edgecompress.progress import SILENT, Progress
-from edgecompress.records import ImageManifest, Measurement, Optimize, Plan, Result
+from edgecompress.records import Optimize, Plan, Result
 from edgecompress.reentry import Asked, Kept
 from edgecompress.rounds import fit_rounds
 from edgecompress.target import DeviceProfile, load_target
@@ -97,7 +102,7 @@ def fit(
         seed=seed,
         effort=effort,
         options=DeployOptions(
-            device or _default_device(profile), requantize, precision, optimize=optimize
+            device or default_device(profile), requantize, precision, optimize=optimize
         ),
         clock=clock,
         metric=metric,
@@ -209,7 +214,7 @@ def compile_model(
         )
     if source.kind != "float" and precision == "float32":
         raise BadInput(f"{source.name} is already int8; --precision float32 cannot undo that.")
-    where = device or _default_device(profile)
+    where = device or default_device(profile)
     job = Job(
         command="compile",
         source=source,
@@ -222,40 +227,6 @@ def compile_model(
         clock=clock,
     )
     return _finish_deployable(job, output or _default_output(source.name, profile))
-
-
-def profile(
-    image_dir: Path,
-    *,
-    device: str | None = None,
-    runs: int = 10,
-    warmup: int = 1,
-    layers: bool = False,
-    target: str | None = None,
-    progress: Progress = SILENT,
-) -> Measurement:
-    """Runs a finished image on a device and measures it: the median of `runs`.
-
-    Args:
-        device: default the target's virtual board, or a process for hosts.
-        layers: also the cost of each layer, from one more pass.
-        target: where image.json's target is not a shipped one, its TOML.
-
-    Raises:
-        BadInput: `image_dir` holds no image.
-        DeviceTrouble: the device did not answer, crashed, or runs another image.
-    """
-    from edgecompress.device.harness import open_device
-
-    manifest = _read_manifest(image_dir)
-    described = load_target(target or manifest.target)
-    device = device or _default_device(described)
-    progress.stage(f"Measure on {device}")
-    with open_device(image_dir, described, device) as session:
-        spec = manifest.inputs[0]
-        sample = np.zeros(spec.shape, spec.dtype)
-        measured = session.measure(sample, runs=runs, warmup=warmup)
-    return measured if layers else measured.model_copy(update={"layers": ()})
 
 
 def inspect(
@@ -323,13 +294,6 @@ def _checkpoint_key(job: Job, replayed: Plan | None) -> dict[str, object]:
     }
 
 
-def _default_device(profile: DeviceProfile) -> str:
-    """The virtual board where Unicorn has the core, QEMU where only it does, else a process."""
-    if profile.kind != "mcu":
-        return "process"
-    return "virtual" if profile.virtual is not None else "qemu"
-
-
 def _require_float(source: Source, command: str) -> None:
     if source.kind != "float":
         raise BadInput(
@@ -362,21 +326,6 @@ def _read_plan(path: Path | None, source: Source, splits: Splits) -> Plan | None
                 next_step="Plan again with `edgecompress plan`.",
             )
     return plan
-
-
-def _read_manifest(image_dir: Path) -> ImageManifest:
-    from pydantic import ValidationError
-
-    path = image_dir / "image.json"
-    if not path.is_file():
-        raise BadInput(
-            f"{image_dir} holds no image (image.json is missing).",
-            next_step="Make one with `edgecompress fit` or `edgecompress compile`.",
-        )
-    try:
-        return ImageManifest.from_json(path.read_bytes())
-    except ValidationError as error:
-        raise BadInput(f"{path} is damaged: {error.errors()[0]['msg']}.") from None
 
 
 def _default_output(name: str, profile: DeviceProfile) -> Path:

@@ -75,7 +75,8 @@ class Provenance(Record):
     `clock_source` says how the firmware knows `clock_hz` ("configured", "registers", "host", ""
     where it does not say); `rated_clock_hz` is what the target's description states. `settings`
     are the firmware's own words for what changes speed. `retransmissions` counts the protocol
-    lines sent again because a checksum or a sequence number did not agree.
+    lines sent again because a checksum or a sequence number did not agree, `resets` how often the
+    device started again on the way.
     """
 
     artifact_hash: str
@@ -101,6 +102,7 @@ class Provenance(Record):
     versions: dict[str, str] = {}
     time_utc: str
     retransmissions: int = 0
+    resets: int = 0
 
 
 class LayerMeasurement(Record):
@@ -146,6 +148,33 @@ class Measurement(Record):
     provenance: Provenance | None = None
     incomplete: str = ""
     warnings: tuple[str, ...] = ()
+
+
+class FleetMember(Record):
+    """One device of several: its measurement, or why there is none.
+
+    `device` is what was asked for.
+    """
+
+    device: str
+    measurement: Measurement | None = None
+    error_kind: str = ""
+    error: str = ""
+
+
+class Fleet(Record):
+    """Several devices measured at the same time, in the order they were asked for."""
+
+    schema_version: int = SCHEMA_VERSION
+    members: tuple[FleetMember, ...]
+
+    @property
+    def measured(self) -> tuple[Measurement, ...]:
+        return tuple(one.measurement for one in self.members if one.measurement is not None)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.measured) == len(self.members)
 
 
 class Interval(Record):

@@ -1,7 +1,8 @@
 """The small frozen records that pass between rooms: JSON both ways, hashable by content.
 
 What an image occupies is described in `memory_records`, what was measured of it in
-`measurement_records`; both can be had from here too.
+`measurement_records`, how its executions compare in `verification_records`; all can be had from
+here too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Literal
 from edgecompress.measurement_records import Build as Build
 from edgecompress.measurement_records import Comparison as Comparison
 from edgecompress.measurement_records import CycleEstimate as CycleEstimate
+from edgecompress.measurement_records import Fleet as Fleet
+from edgecompress.measurement_records import FleetMember as FleetMember
 from edgecompress.measurement_records import HostMachine as HostMachine
 from edgecompress.measurement_records import Interval as Interval
 from edgecompress.measurement_records import LayerMeasurement as LayerMeasurement
@@ -27,6 +30,9 @@ from edgecompress.memory_records import TensorPlacement as TensorPlacement
 from edgecompress.record_base import SCHEMA_VERSION as SCHEMA_VERSION
 from edgecompress.record_base import Record as Record
 from edgecompress.record_base import sha256_file as sha256_file
+from edgecompress.verification_records import DeviceVerification as DeviceVerification
+from edgecompress.verification_records import Difference as Difference
+from edgecompress.verification_records import Verification as Verification
 
 
 class Budget(Record):
@@ -62,6 +68,21 @@ class WeightStorage(Record):
     sparsity: float = 0.0
 
 
+class StudentChoice(Record):
+    """A network of `model.compact`: its family, first width, depth and division of the input."""
+
+    family: str
+    width: int
+    depth: int
+    shrink: int = 1
+
+    @property
+    def name(self) -> str:
+        """For people: "ds_cnn_w16_d2"."""
+        lower = f"_shrink{self.shrink}" if self.shrink > 1 else ""
+        return f"{self.family}_w{self.width}_d{self.depth}{lower}"
+
+
 class Prediction(Record):
     """What the planner expects of the linked image, in bytes, before it exists.
 
@@ -84,8 +105,9 @@ class Plan(Record):
 
     `widths` maps a coupled group (named by its first layer) to the number of channels kept;
     `low_rank` maps a layer to its factorization, `weights` one to its storage (dense int8 where
-    it is not named; a factorized layer's storage is that of all its factors). An empty plan is
-    plain int8 quantization.
+    it is not named; a factorized layer's storage is that of all its factors). `student` replaces
+    the model by a smaller one that learns from it; `weights` are then the student's layers. An
+    empty plan is plain int8 quantization.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -98,6 +120,7 @@ class Plan(Record):
     widths: dict[str, int] = {}
     low_rank: dict[str, LowRank] = {}
     weights: dict[str, WeightStorage] = {}
+    student: StudentChoice | None = None
     finetune_steps: int = 0
     calibration_samples: int = 0
     predicted: Prediction
@@ -161,35 +184,6 @@ class ImageManifest(Record):
     size: SizeReport
     requantize: Literal["smmla", "tflite"]
     build: Build | None = None
-
-
-class Difference(Record):
-    """The first element on which two of the three executions disagree."""
-
-    layer: str
-    element: tuple[int, ...]
-    sides: tuple[str, str]
-    values: tuple[float, float]
-
-
-class Verification(Record):
-    """How the executions in `sides` compare.
-
-    `exact`: every compared layer is bitwise equal. Otherwise `first_difference` is set, unless
-    float layers differed by no more than `tolerance`, a fraction of a layer's largest magnitude.
-    """
-
-    exact: bool
-    layers: int
-    samples: int
-    sides: tuple[str, ...]
-    first_difference: Difference | None = None
-    tolerance: float | None = None
-
-    @property
-    def agrees(self) -> bool:
-        """No difference beyond what float rounding allows."""
-        return self.first_difference is None
 
 
 class Accuracy(Record):
@@ -298,7 +292,7 @@ class StageScore(Record):
     `value` as in `ParetoPoint`; `divergence` from the source's outputs.
     """
 
-    stage: Literal["source", "prune", "factor", "round", "fine-tune", "quantize"]
+    stage: Literal["source", "prune", "factor", "round", "fine-tune", "student", "quantize"]
     value: float | None
     divergence: float
 

@@ -376,11 +376,13 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    for command in ("fit", "plan", "compile", "profile", "inspect", "targets"):
+    for command in ("fit", "plan", "compile", "profile", "compare", "verify", "inspect", "targets"):
         assert command in out
 
 
-@pytest.mark.parametrize("command", ["fit", "plan", "compile", "profile", "inspect"])
+@pytest.mark.parametrize(
+    "command", ["fit", "plan", "compile", "profile", "compare", "verify", "inspect"]
+)
 def test_every_command_takes_json_and_debug(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

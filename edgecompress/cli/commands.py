@@ -1,4 +1,4 @@
-"""fit, plan, compile, profile, inspect: options in, `edgecompress.api`, tables or JSON out."""
+"""fit, plan, compile, inspect: options in, `edgecompress.api`, tables or JSON out."""
 
 from __future__ import annotations
 
@@ -215,33 +215,6 @@ def _refuse_same_names(models: list[str]) -> None:
                 f"{' and '.join(same)} would both be written to the folder of '{name}'.",
                 next_step="Compile them one at a time with different --output folders.",
             )
-
-
-def profile(
-    image_dir: opt.ImageDir,
-    device: opt.Device = None,
-    target: opt.Target = None,
-    runs: opt.Runs = 10,
-    warmup: opt.Warmup = 1,
-    layers: opt.Layers = False,
-    as_json: opt.AsJson = False,
-    debug: opt.Debug = False,
-) -> int:
-    """Run a finished image on a device and measure it."""
-    with working(debug=debug) as progress:
-        from edgecompress import api
-
-        measured = api.profile(
-            image_dir, **({} if device is None else {"device": device}), runs=runs,
-            warmup=warmup, layers=layers, target=target, progress=progress,
-        )  # fmt: skip
-    if as_json:
-        sys.stdout.write(measured.to_json())
-    else:
-        from edgecompress.report.tables import measurement_table
-
-        show(measurement_table(measured, name=image_dir.resolve().name))
-    return EXIT_FITS
 
 
 def inspect(

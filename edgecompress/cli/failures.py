@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from edgecompress.errors import DoesNotFit, EdgeCompressError, UnsupportedOperators
+from edgecompress.errors import DoesNotFit, EdgeCompressError, UnlikeRuns, UnsupportedOperators
 
 EXIT_FITS = 0
 EXIT_DOES_NOT_FIT = 1
@@ -80,6 +80,9 @@ def _details(error: EdgeCompressError) -> dict[str, Any]:
     if isinstance(error, UnsupportedOperators):
         names = ("operator", "node", "reason")
         return {"operators": [dict(zip(names, item, strict=True)) for item in error.operators]}
+    if isinstance(error, UnlikeRuns):
+        names = ("what", "first", "second")
+        return {"differences": [dict(zip(names, item, strict=True)) for item in error.differences]}
     return {}
 
 

@@ -26,7 +26,7 @@ KEPT_RUNS = 100_000
 
 
 class Meter:
-    """Collects warm-up, runs and passes over the layers, in that order.
+    """Collects warm-up, runs and passes over the layers.
 
     Ticks of an emulator become instructions, ticks of a real clock become microseconds, and
     neither is ever given as the other; under qemu-user there is no honest figure, so both are
@@ -60,9 +60,19 @@ class Meter:
             self._session.run()
             self._warmup += 1
 
-    def run(self, runs: int, progress: Progress = SILENT) -> None:
-        """Measured inferences, added to those before."""
+    @property
+    def times(self) -> bool:
+        """Whether its ticks are time, `tick_hz` of them a second."""
+        return self._session.port.clock.ticks_are_time
+
+    @property
+    def tick_hz(self) -> int:
+        return self._session.tick_hz
+
+    def run(self, runs: int, progress: Progress = SILENT) -> list[int]:
+        """Measured inferences, added to those before; the ticks of these."""
         self._load()
+        made = []
         for _ in range(runs):
             first = not self._runs
             if first:
@@ -72,19 +82,24 @@ class Meter:
             self._wall_seconds += time.perf_counter() - begun
             if first:
                 self._work = self._session.take_work()
+            made.append(ticks)
             self._ticks.append(ticks)
             self._runs += 1
             progress.advance()
+        return made
 
-    def finish(self, progress: Progress = SILENT) -> None:
-        """The passes over the layers, and the stack's mark."""
-        timed = self._session.port.clock.ticks_are_time
-        passes = min(self._runs, LAYER_PASSES) if timed else 1
+    def finish(self, passes: int | None = None) -> None:
+        """The passes over the layers, and the stack's mark.
+
+        Args:
+            passes: at most; by default as many as there were runs.
+        """
+        wanted = min(self._runs if passes is None else passes, LAYER_PASSES)
+        passes = max(1, wanted) if self.times else 1
         taken = []
         self._loaded = False
         for _ in range(passes):
             taken.append(self._session.step_costs(self._x))
-            progress.advance()
         self._layers = tuple(
             self._layer([one[index] for one in taken]) for index in range(len(taken[0]))
         )

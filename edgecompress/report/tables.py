@@ -1,4 +1,4 @@
-"""Tables of everything that is not a `Result`: plans, measurements, models, targets."""
+"""Tables of plans and models."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgecompress.records import CycleEstimate, Measurement, Plan
-from edgecompress.units import format_bytes, format_count, format_us
+from edgecompress.records import Plan
+from edgecompress.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from edgecompress.model.inspect import Inspection
-
-_SHARE_CELLS = 16
 
 
 def plain_table(*headings: str) -> Table:
@@ -68,65 +66,6 @@ def plan_table(plan: Plan, *, folder: Path | None = None) -> RenderableType:
     if not plan.widths and not plan.low_rank:
         parts.append(Text("int8 quantization alone is enough.", style="dim"))
     return Group(*parts)
-
-
-def measurement_table(measured: Measurement, *, name: str) -> RenderableType:
-    """The cost of one inference, and of each layer where it was asked for."""
-    runs = "1 run" if measured.runs == 1 else f"{measured.runs} runs"
-    facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column()
-    if measured.instructions is not None:
-        facts.add_row("Instructions", f"{measured.instructions:,} an inference")
-    if measured.words is not None:
-        facts.add_row("Words", f"{measured.words:,}, each register of a wide load or store is one")
-    if measured.cycles is not None:
-        facts.add_row("Cycles", Text(_cycles(measured.cycles)))
-    if measured.latency_us is not None:
-        facts.add_row("Time", f"{format_us(measured.latency_us)} an inference")
-    if measured.stack_high_water_bytes is not None:
-        facts.add_row("Stack high-water", format_bytes(measured.stack_high_water_bytes))
-    facts.add_row("Kind of number", f"{measured.label}, {runs}")
-    parts: list[RenderableType] = [Text(f"{name} on {measured.device}", style="bold"), facts]
-    if measured.layers:
-        parts += [Text(""), _layer_ticks(measured)]
-    return Group(*parts)
-
-
-def _cycles(cycles: CycleEstimate) -> str:
-    low, high = f"{cycles.low:,}", f"{cycles.high:,}"
-    span = low if low == high else f"{low} to {high}"
-    return f"{span}, an estimate by the {cycles.model}"
-
-
-def _layer_ticks(measured: Measurement) -> Table:
-    """A line a layer; work and code columns only where the image says something about them."""
-    counted = measured.label == "emulated instructions"
-    with_work = any(layer.macs for layer in measured.layers)
-    with_code = any(layer.implementation for layer in measured.layers)
-    unit = "instructions" if counted else "ticks"
-    headings = [">#", "Layer", f">{unit}", ">share", ""]
-    if with_work:
-        headings.insert(3, f">{unit}/MAC")
-    table = plain_table(*headings, *(["code"] if with_code else []))
-    total = sum(layer.ticks for layer in measured.layers) or 1
-    for layer in measured.layers:
-        share = layer.ticks / total
-        cells = [
-            Text(str(layer.index)), Text(layer.name), Text(f"{layer.ticks:,}"),
-            Text(f"{100 * share:.1f} %"), Text("█" * round(_SHARE_CELLS * share), style="cyan"),
-        ]  # fmt: skip
-        if with_work:
-            cells.insert(3, Text(f"{layer.ticks / layer.macs:.2f}" if layer.macs else ""))
-        if with_code:
-            cells.append(Text(layer.implementation) if layer.implementation else _fallback())
-        table.add_row(*cells)
-    return table
-
-
-def _fallback() -> Text:
-    """Other layers have code made for this core; this one could not."""
-    return Text("generic (fallback)", style="yellow")
 
 
 def inspection_table(seen: Inspection) -> RenderableType:

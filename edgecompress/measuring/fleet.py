@@ -1,0 +1,123 @@
+"""Several devices measured at once, one thread each; what fails does not take the others along."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgecompress.device.harness import Session, open_device
+from edgecompress.device.provenance import Remarks
+from edgecompress.errors import BadInput, DeviceNotFound, EdgeCompressError
+from edgecompress.measuring.artifact import Artifact, open_artifact
+from edgecompress.measuring.profiling import measure_and_keep
+from edgecompress.progress import SILENT, Progress
+from edgecompress.records import Fleet, FleetMember
+
+_CLOSE_SECONDS = 15
+
+
+def profile_fleet(
+    image_dir: Path,
+    devices: Sequence[str],
+    *,
+    runs: int = 10,
+    warmup: int = 1,
+    target: str | None = None,
+    voltage_v: float | None = None,
+    note: str = "",
+    progress: Progress = SILENT,
+) -> Fleet:
+    """`profile` on every device at the same time. Each measurement is kept beside the image.
+
+    Args:
+        devices: what `--device` takes, each as often as there are boards of that name.
+
+    Returns:
+        A member a device, in the order given: its measurement, or how it failed.
+
+    Raises:
+        BadInput: no image, no devices, or one port named twice.
+    """
+    artifact = open_artifact(image_dir, target)
+    _check(devices)
+    progress.stage(f"Measure on {len(devices)} devices", total=runs * len(devices))
+    remarks = Remarks(voltage_v, note)
+
+    def measure(session: Session) -> FleetMember:
+        measured = measure_and_keep(
+            artifact, session, runs=runs, warmup=warmup, remarks=remarks, progress=progress
+        )
+        return FleetMember(device=session.port.name, measurement=measured)
+
+    boards = [_Board(artifact, device, measure, progress) for device in devices]
+    _run_all(boards)
+    return Fleet(members=tuple(board.result() for board in boards))
+
+
+def _check(devices: Sequence[str]) -> None:
+    if not devices:
+        raise BadInput("No device to measure on.", next_step="Name one with --device.")
+    cables = [device for device in devices if device.startswith("serial:") or "://" in device]
+    if twice := {device for device in cables if cables.count(device) > 1}:
+        raise BadInput(f"{' and '.join(sorted(twice))} is named twice: one port, one board.")
+
+
+class _Board:
+    """One device and the thread that measures it."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: str,
+        measure: Callable[[Session], FleetMember],
+        progress: Progress,
+    ) -> None:
+        self._artifact, self._device, self._measure = artifact, device, measure
+        self._progress = progress
+        self._session: Session | None = None
+        self._member: FleetMember | None = None
+        self._bug: Exception | None = None
+        self.thread = threading.Thread(target=self._work, name=f"measure {device}", daemon=True)
+
+    def _work(self) -> None:
+        try:
+            with open_device(
+                self._artifact.folder, self._artifact.profile, self._device
+            ) as self._session:
+                made = self._measure(self._session)
+            self._member = made.model_copy(update={"device": self._device})
+        except EdgeCompressError as error:
+            self._progress.note(f"{self._device}: {error}")
+            self._member = FleetMember(
+                device=self._device, error_kind=type(error).__name__, error=str(error)
+            )
+        except Exception as error:
+            self._bug = error
+
+    def abandon(self) -> None:
+        """Closes the port under the thread, whose next word to the device then fails."""
+        if self._session is not None:
+            self._session.close()
+        self.thread.join(_CLOSE_SECONDS)
+
+    def result(self) -> FleetMember:
+        if self._bug is not None:
+            raise self._bug
+        if self._member is None:
+            raise DeviceNotFound(f"{self._device} was given up.")
+        return self._member
+
+
+def _run_all(boards: Sequence[_Board]) -> None:
+    for board in boards:
+        board.thread.start()
+    try:
+        for board in boards:
+            while board.thread.is_alive():
+                # A bounded wait lets Ctrl-C through.
+                board.thread.join(0.2)
+    except KeyboardInterrupt:
+        for board in boards:
+            board.abandon()
+        raise
