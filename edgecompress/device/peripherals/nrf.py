@@ -213,7 +213,7 @@ class Uarte(Peripheral):
         super().__init__("UARTE", base, _PAGE_BYTES, surroundings)
         self._clock, self._pins = clock, pins
         self._line = SerialLine(surroundings.console)
-        self._registers = dict.fromkeys((0x508, 0x50C, 0x510, 0x514), 0xFFFFFFFF)
+        self._registers: dict[int, int] = dict.fromkeys(range(0x508, 0x518, 4), 0xFFFFFFFF)
         self._receiving = self._received = self._sent = False
 
     def read(self, offset: int) -> int:

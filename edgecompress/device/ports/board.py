@@ -19,7 +19,7 @@ from unicorn.unicorn_py3 import Uc, UcError
 
 from edgecompress.device.cycles import Work, count_work
 from edgecompress.device.peripherals import Console as Console
-from edgecompress.device.peripherals import Surroundings, peripherals_of_port
+from edgecompress.device.peripherals import Surroundings, boot_of_port, peripherals_of_port
 from edgecompress.device.peripherals.bus import PAGE_BYTES, Bus
 from edgecompress.device.peripherals.cortex_m import core_peripherals
 from edgecompress.device.ports.counting import count_instructions, make_counter
@@ -83,15 +83,23 @@ class Board:
 
     def run(self) -> None:
         """From reset until `stop` or a fault, which is left in `fault`."""
-        start = self._processor.reset(self.engine, self.profile.region("flash").origin)
         try:
-            self.engine.emu_start(start, 0xFFFFFFFF)
+            start = self._boot()
+            if self.fault is None:
+                self.engine.emu_start(start, 0xFFFFFFFF)
         except UcError as error:
             if self.fault is None:
                 undefined = error.errno == const.UC_ERR_INSN_INVALID
                 self.fault = self._fault(
                     f"raised {self._processor.undefined}" if undefined else f"stopped: {error}"
                 )
+
+    def _boot(self) -> int:
+        """Where the image begins, after what a boot ROM does first."""
+        boot = boot_of_port(self.profile.console.port)
+        if boot is not None:
+            return boot(self.engine, self._surroundings)
+        return self._processor.reset(self.engine, self.profile.region("flash").origin)
 
     def stop(self) -> None:
         """From any thread."""
@@ -130,7 +138,7 @@ class Board:
         def halt(reason: str) -> None:
             self._halt(self._fault(reason))
 
-        surroundings = Surroundings(
+        self._surroundings = surroundings = Surroundings(
             profile=self.profile,
             console=self._console,
             instructions=lambda: self.counter.instructions,
