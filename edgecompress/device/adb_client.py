@@ -61,15 +61,19 @@ class Answer:
     errors: bytes
 
     def last_words(self) -> str:
-        """The last line of what it complained of, safe to print."""
-        text = (self.errors or self.output).decode(errors="replace")
-        return printable(text.strip().splitlines()[-1]) if text.strip() else "nothing was said"
+        """The end of the last line of what it complained of, safe to print."""
+        lines = (self.errors or self.output).decode(errors="replace").strip().splitlines()
+        if not lines:
+            return "nothing was said"
+        # The reason comes last, after file names of any length.
+        end = lines[-1][-_SHOWN_CHARACTERS:].strip().rstrip(".")
+        return printable(end if len(lines[-1]) <= _SHOWN_CHARACTERS else f"...{end}")
 
 
 def printable(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
     """Bounded, and without the control characters a device could steer a terminal with."""
     clean = "".join(char if char.isprintable() else "?" for char in text)
-    return clean if len(clean) <= limit else clean[:limit] + "..."
+    return clean if len(clean) <= limit + 3 else clean[:limit] + "..."
 
 
 class AdbClient:

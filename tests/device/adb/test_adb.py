@@ -150,11 +150,21 @@ def test_the_devices_shell_removes_the_file_when_this_computer_dies(
     port.close()
 
 
-def test_a_full_device_keeps_nothing(phone: MakePhone, image: Path, aarch64: DeviceProfile) -> None:
+def test_a_full_device_keeps_nothing(
+    phone: MakePhone, image: Path, aarch64: DeviceProfile, tmp_path: Path
+) -> None:
     device = phone(space_bytes=1000)
     with pytest.raises(DeviceTrouble, match=r"pushed.*No space left on device.*Free some space"):
-        open_adb(image, aarch64, "adb")
+        open_adb(_deep(image, tmp_path), aarch64, "adb")
     assert device.pushed() == []
+
+
+def _deep(image: Path, folder: Path) -> Path:
+    """The image under a path too long to be shown whole."""
+    for _ in range(3):
+        folder = folder / ("long-" * 20)
+    folder.mkdir(parents=True)
+    return shutil.copy(image, folder / "firmware")
 
 
 def test_an_interrupted_start_keeps_nothing(
