@@ -153,7 +153,7 @@ def plan(
     """
     from edgecompress.model.opcheck import check_operators
     from edgecompress.model.trainable import to_trainable
-    from edgecompress.plan.search import make_plan
+    from edgecompress.plan.last_resort import find_plan
 
     clock = Stopwatch(progress)
     profile = load_target(target)
@@ -162,7 +162,7 @@ def plan(
     check_operators(source)
     splits = _data(data, source, clock, seed=seed)
     clock.stage("Plan")
-    chosen = make_plan(
+    chosen = find_plan(
         to_trainable(source),
         splits,
         profile,
@@ -172,7 +172,7 @@ def plan(
         seed=seed,
         optimize=optimize,
         progress=progress,
-    )
+    ).plan
     if output is not None:
         with OutputFolder(output, marker="plan.json") as folder:
             (folder.path / "plan.json").write_text(chosen.to_json())

@@ -70,7 +70,8 @@ def _planned(
     job: Job, checkpoints: Checkpoints, corrections: dict[str, float], attempt: int
 ) -> Found:
     from edgecompress.model.trainable import to_trainable
-    from edgecompress.plan.search import Found, search
+    from edgecompress.plan.last_resort import find_plan
+    from edgecompress.plan.search import Found
 
     assert job.splits is not None
     saved = checkpoints.load(f"plan-{attempt}.json")
@@ -80,7 +81,7 @@ def _planned(
     job.clock.stage("Plan")
     kept = Kept(checkpoints, job.earlier)
     try:
-        found = search(
+        found = find_plan(
             to_trainable(job.source),
             job.splits,
             job.profile,
@@ -144,7 +145,7 @@ def _ledger(
     from edgecompress.plan.scores import Scorer
     from edgecompress.plan.trials import calibration_samples
 
-    changed = plan.widths or plan.low_rank or plan.weights
+    changed = plan.widths or plan.low_rank or plan.weights or plan.student
     if not changed and job.max_accuracy_drop is None:
         return ()
     assert job.splits is not None

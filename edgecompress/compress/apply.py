@@ -9,6 +9,7 @@ from edgecompress.compress.lowrank import factorize
 from edgecompress.compress.prune import prune
 from edgecompress.compress.quantize.storage import storage_of_layers
 from edgecompress.compress.sparsify import sparsify
+from edgecompress.compress.student import student_for
 from edgecompress.model.trainable import Trainable
 from edgecompress.records import Plan
 
@@ -16,7 +17,8 @@ from edgecompress.records import Plan
 def apply_plan(
     trainable: Trainable, plan: Plan, calibration: torch.Tensor, *, repaired: bool = False
 ) -> Trainable:
-    """Prune to the plan's widths, factorize what is left, then zero the weights of sparse layers.
+    """Prune to the plan's widths, factorize what is left, then zero the weights of sparse layers;
+    or, where the plan says so, put an untrained student in the model's place.
 
     In this order because group names and ranks speak of the model's own layers: pruning keeps
     their names, factorization replaces them, and bases are best for the inputs that the pruned
@@ -33,6 +35,8 @@ def apply_plan(
     Raises:
         BadInput: the plan names a group, layer, width, rank or sparsity this model does not have.
     """
+    if plan.student is not None:
+        return student_for(trainable, plan.student, plan.seed)
     compressed = trainable
     if plan.widths:
         pruned = prune(compressed, plan.widths, calibration=calibration, repaired=repaired)

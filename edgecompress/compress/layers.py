@@ -108,3 +108,9 @@ def replace_module(graph: torch.fx.GraphModule, name: str, module: nn.Module) ->
     """Puts `module` at the path `name`, making it follow the graph's train/eval mode."""
     parent_name, _, leaf = name.rpartition(".")
     setattr(graph.get_submodule(parent_name), leaf, module.train(graph.training))
+
+
+def ends_in_softmax(graph: torch.fx.GraphModule) -> bool:
+    """Whether the graph's output is already probabilities."""
+    last = next(node for node in graph.graph.nodes if node.op == "output")
+    return kind_of(input_nodes(last)[0]) == "softmax"

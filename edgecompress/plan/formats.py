@@ -20,21 +20,23 @@ _LEAST_SAVING = 0.9
 _profiles: dict[str, DeviceProfile] = {}
 
 
-def encoded_formats(profile: DeviceProfile) -> tuple[WeightStorage, ...]:
+def encoded_formats(
+    profile: DeviceProfile, offered: tuple[WeightStorage, ...] = OFFERED
+) -> tuple[WeightStorage, ...]:
     """The storages offered that take clearly fewer bytes than int8 on this device."""
     if profile.kind != "mcu":
         return ()
     key = profile.content_hash()
     _profiles[key] = profile
-    return _encoded(key)
+    return _encoded(key, offered)
 
 
 @cache
-def _encoded(key: str) -> tuple[WeightStorage, ...]:
+def _encoded(key: str, offered: tuple[WeightStorage, ...]) -> tuple[WeightStorage, ...]:
     dense = _weight_bytes(_profiles[key], None)
     return tuple(
         storage
-        for storage in OFFERED
+        for storage in offered
         if _weight_bytes(_profiles[key], storage) < _LEAST_SAVING * dense
     )
 

@@ -39,7 +39,10 @@ def dominates(one: Trial, other: Trial) -> bool:
 
 def same_choice(one: Plan, other: Plan) -> bool:
     """The same model, whatever budget it was chosen under and however long it is trained."""
-    return (one.widths, one.low_rank, one.weights) == (other.widths, other.low_rank, other.weights)
+    ours, theirs = (
+        (plan.widths, plan.low_rank, plan.weights, plan.student) for plan in (one, other)
+    )
+    return ours == theirs
 
 
 def _goodness(trial: Trial) -> tuple[float, ...]:

@@ -38,10 +38,12 @@ def keep_ledger(
         if update is not None:
             current = apply_plan(source, plan.model_copy(update=update), calibration)
             found.append(_stage(stage, scorer.of(current)))
-    if plan.weights:
+    if plan.student is not None:
+        found.append(_stage("student", scorer.of(trained)))
+    elif plan.weights:
         rounded = round_weights(apply_plan(source, plan, calibration), plan.weights)
         found.append(_stage("round", scorer.of(rounded)))
-    if plan.finetune_steps and len(found) > 1:
+    if plan.finetune_steps and len(found) > 1 and plan.student is None:
         found.append(_stage("fine-tune", scorer.of(trained)))
     made = run_onnx(deployable, scorer.held_out.x)
     shape = (len(made), *scorer.teacher.shape[1:])

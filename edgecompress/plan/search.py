@@ -322,7 +322,7 @@ def realize(
         BadInput: the plan names groups or layers this model does not have.
     """
     torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
-    if not plan.widths and not plan.low_rank and not plan.weights:
+    if not plan.widths and not plan.low_rank and not plan.weights and plan.student is None:
         return trainable
     compressed = apply_plan(trainable, plan, calibration_samples(splits, plan.seed))
     if plan.finetune_steps == 0:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from edgecompress.compress.groups import ChannelGroup
-from edgecompress.compress.layers import kind_of
+from edgecompress.compress.layers import ends_in_softmax
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.candidates import rounded
 from edgecompress.plan.choices import Choices
@@ -103,7 +103,7 @@ def outputs(
         made = torch.cat([graph(batch) for batch in x.split(_batch_size(x))])
     for module, training in modes.items():
         module.training = training
-    return made if raw else as_classes(made, probabilities=ends_in_softmax(trainable))
+    return made if raw else as_classes(made, probabilities=ends_in_softmax(trainable.graph))
 
 
 def as_classes(made: torch.Tensor, *, probabilities: bool) -> torch.Tensor:
@@ -111,12 +111,6 @@ def as_classes(made: torch.Tensor, *, probabilities: bool) -> torch.Tensor:
     if made.dim() != 2 or made.shape[1] < 2:
         return made
     return made.clamp_min(1e-9).log() if probabilities else made.log_softmax(1)
-
-
-def ends_in_softmax(trainable: Trainable) -> bool:
-    """Whether the graph's output is already probabilities."""
-    last = next(node for node in trainable.graph.graph.nodes if node.op == "output")
-    return kind_of(last.all_input_nodes[0]) == "softmax"
 
 
 def damage(reference: torch.Tensor, changed: torch.Tensor) -> float:

@@ -66,6 +66,8 @@ class Trial(Record):
     def address(plan: Plan, metric: str) -> str:
         """Budget, prediction and effort do not change what is trained."""
         chosen = plan.model_dump(mode="json", exclude={"budget", "predicted", "effort", "target"})
+        if plan.student is None:  # trials older than students keep their names
+            del chosen["student"]
         key = _Key(plan=chosen, metric=metric)
         return f"trial-{key.content_hash()[:24]}.json"
 

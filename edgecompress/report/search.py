@@ -13,6 +13,7 @@ _STAGES = {
     "factor": "factorized",
     "round": "weights rounded",
     "fine-tune": "fine-tuned",
+    "student": "student, trained",
     "quantize": "quantized, as deployed",
 }
 _LISTED = 3

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edgecompress.model.compact.families import Student, Task, students
+from edgecompress.model.compact.families import Student, Task, student_of, students
 
-__all__ = ["Student", "Task", "students"]
+__all__ = ["Student", "Task", "student_of", "students"]

@@ -108,6 +108,9 @@ class Builder:
         flat = Value(self._call("flatten", nn.Flatten, pooled), (1, x.shape[1]))
         return self.dense("head", self._counted(x, flat), outputs, activation=False)
 
+    def softmax(self, x: Value) -> Value:
+        return Value(self._call("softmax", lambda: nn.Softmax(dim=1), x), x.shape)
+
     def trainable(self, output: Value) -> Trainable:
         """The finished network in eval mode; a draft has none."""
         assert self._graph is not None

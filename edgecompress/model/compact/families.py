@@ -24,6 +24,7 @@ import torch
 from edgecompress.errors import BadInput
 from edgecompress.model.compact.builder import Builder, Value
 from edgecompress.model.trainable import Trainable
+from edgecompress.records import StudentChoice
 
 Task = Literal["classification", "regression", "autoencoder"]
 
@@ -57,16 +58,27 @@ class Student:
     macs: int
 
     @property
-    def name(self) -> str:
-        lower = f"_shrink{self.shrink}" if self.shrink > 1 else ""
-        return f"{self.family}_w{self.width}_d{self.depth}{lower}"
+    def choice(self) -> StudentChoice:
+        """What a plan keeps of it: the input and the outputs are those of the model it learns."""
+        return StudentChoice(
+            family=self.family, width=self.width, depth=self.depth, shrink=self.shrink
+        )
 
-    def trainable(self, seed: int = 0) -> Trainable:
-        """The network with seeded initial weights; the caller's random state is left alone."""
+    @property
+    def name(self) -> str:
+        return self.choice.name
+
+    def trainable(self, seed: int = 0, *, probabilities: bool = False) -> Trainable:
+        """The network with seeded initial weights; the caller's random state is left alone.
+
+        Args:
+            probabilities: a softmax ends it.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             builder = Builder(self.input_shape)
-            return builder.trainable(_FAMILIES[self.family](builder, self))
+            output = _FAMILIES[self.family](builder, self)
+            return builder.trainable(builder.softmax(output) if probabilities else output)
 
 
 def students(
@@ -109,6 +121,30 @@ def students(
     return sorted(found, key=lambda s: (-s.macs, s.weight_bytes, s.name))
 
 
+def student_of(choice: StudentChoice, input_shape: tuple[int, ...], outputs: int) -> Student:
+    """The student a plan names, for a model of such an input and so many outputs.
+
+    Raises:
+        BadInput: there is no such family.
+    """
+    if choice.family not in _FAMILIES:
+        raise BadInput(
+            f"There is no family of students '{choice.family}'.",
+            next_step=f"The families are {', '.join(_FAMILIES)}.",
+        )
+    return _drafted(choice.family, choice.width, choice.depth, choice.shrink, input_shape, outputs)
+
+
+def _drafted(
+    family: str, width: int, depth: int, shrink: int, shape: tuple[int, ...], outputs: int
+) -> Student:
+    draft = Student(family, width, depth, shrink, shape, outputs, 0, 0, 0)
+    builder = Builder(shape, draft=True)
+    _FAMILIES[family](builder, draft)
+    sizes = (builder.weight_bytes, builder.peak_bytes, builder.macs)
+    return Student(family, width, depth, shrink, shape, outputs, *sizes)
+
+
 def _fits(student: Student, limits: tuple[int | None, int | None, int | None]) -> bool:
     sizes = (student.weight_bytes, student.peak_bytes, student.macs)
     return all(limit is None or size <= limit for size, limit in zip(sizes, limits, strict=True))
@@ -122,13 +158,7 @@ def _grid(shape: tuple[int, ...], outputs: int) -> Iterator[Student]:
     for family, width, depth, shrink in choices:
         if shrink > 1 and _long_side(shape) // shrink < 4 * _SMALLEST_SIDE:
             continue
-        draft = Student(family, width, depth, shrink, shape, outputs, 0, 0, 0)
-        builder = Builder(shape, draft=True)
-        _FAMILIES[family](builder, draft)
-        yield Student(
-            family, width, depth, shrink, shape, outputs,
-            builder.weight_bytes, builder.peak_bytes, builder.macs,
-        )  # fmt: skip
+        yield _drafted(family, width, depth, shrink, shape, outputs)
 
 
 def _long_side(shape: tuple[int, ...]) -> int:
