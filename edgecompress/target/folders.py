@@ -35,11 +35,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Index:
-    """All targets by name, families by name, and what is wrong with files that cannot be read."""
+    """All targets by name, families by name, and what is wrong.
+
+    `faults` are files that cannot be read, `doubles` names one folder describes twice, in lower
+    case.
+    """
 
     targets: dict[str, Found] = field(default_factory=dict)
     families: dict[str, Found] = field(default_factory=dict)
     faults: dict[Path, str] = field(default_factory=dict)
+    doubles: dict[str, str] = field(default_factory=dict)
 
 
 def target_folders() -> list[Folder]:
@@ -63,19 +68,16 @@ def target_folders() -> list[Folder]:
 
 
 def build_index() -> Index:
-    """Reads every folder. A user's broken file is a fault of that file, not of the others.
-
-    Raises:
-        InvalidTarget: one folder describes the same name twice; both files are named.
-    """
+    """Reads every folder. A broken file, or a name described twice, leaves the others usable."""
     index = Index()
     for folder in target_folders():
         here: dict[str, Entry] = {}
         for entry in _entries(folder, index.faults):
             if other := here.get(entry.name.lower()):
-                raise InvalidTarget(
+                index.doubles[entry.name.lower()] = (
                     f"'{entry.name}' is described twice: in {other.path} and in {entry.path}."
                 )
+                continue
             here[entry.name.lower()] = entry
         for entry in here.values():
             table = index.families if entry.is_family else index.targets
@@ -93,8 +95,6 @@ def _entries(folder: Folder, faults: dict[Path, str]) -> Iterator[Entry]:
         try:
             yield from read_file(path)
         except InvalidTarget as error:
-            if folder.label == SHIPPED:
-                raise
             faults[path] = error.message
 
 
@@ -107,8 +107,11 @@ def find(name: str, index: Index) -> Found | None:
     """By its exact name, else by its name in any case, else by alias or board.
 
     Raises:
-        InvalidTarget: two targets of the same folder claim the alias; both are named.
+        InvalidTarget: two targets of the same folder have the name or claim the alias; both are
+            named.
     """
+    if double := index.doubles.get(name.strip().lower()):
+        raise InvalidTarget(double)
     if exact := index.targets.get(name):
         return exact
     asked = plain(name)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgecompress.errors import InvalidTarget, UnknownTarget
 from edgecompress.target.files import Entry, overlay, read_file
-from edgecompress.target.folders import SHIPPED, Found, Index, build_index, find, plain
+from edgecompress.target.folders import Found, Index, build_index, find, plain
 from edgecompress.target.pyocd_chips import Chip
 from edgecompress.target.schema import DeviceProfile
 
@@ -25,19 +25,15 @@ def target_names() -> list[str]:
 
 
 def list_targets() -> tuple[list[tuple[Found, DeviceProfile]], dict[Path, str]]:
-    """Every target with where it comes from, sorted by name, and the user's files that are wrong.
-
-    Raises:
-        InvalidTarget: a shipped one breaks the schema.
-    """
+    """Every target with where it comes from, sorted by name, and the files that are wrong."""
     index = build_index()
     listed, faults = [], dict(index.faults)
+    for name, fault in index.doubles.items():
+        faults[Path(name)] = fault
     for _, found in sorted(index.targets.items()):
         try:
             listed.append((found, _validated(found.entry, index)))
         except InvalidTarget as error:
-            if found.folder.label == SHIPPED:
-                raise
             faults[found.entry.path] = error.message
     return listed, faults
 
