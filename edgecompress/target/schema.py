@@ -42,6 +42,9 @@ class Region(Record):
 
     `wait_cycles` is what a data access of up to one word waits beyond the core's own cycles,
     caches off; `wait_source` says where that comes from. They only decide what is placed where.
+
+    `data_origin` is where a flash region is read as data, where the core only fetches instructions
+    at `origin`, as on the ESP32-C3; None where both are the same.
     """
 
     name: Annotated[str, AfterValidator(_linker_name)]
@@ -49,8 +52,20 @@ class Region(Record):
     origin: int = Field(ge=0)
     size: Bytes = Field(gt=0)
     banks: tuple[Bytes, ...] = ()
+    data_origin: int | None = Field(default=None, ge=0)
     wait_cycles: float = Field(default=0.0, ge=0)
     wait_source: str = ""
+
+    @property
+    def read_origin(self) -> int:
+        """Where loads find the region."""
+        return self.origin if self.data_origin is None else self.data_origin
+
+    @model_validator(mode="after")
+    def _only_flash_is_read_elsewhere(self) -> Region:
+        if self.data_origin is not None and self.kind != "flash":
+            raise ValueError("data_origin is given but kind is not 'flash'")
+        return self
 
     @model_validator(mode="after")
     def _waits_name_their_source(self) -> Region:
