@@ -30,7 +30,7 @@ _LOST_SECONDS = 2.5
 _FIRST_SEQUENCE, _SEQUENCES = 1_000, 900_000
 _BANNER = (b"m-timestamp-mode-performance", b"m-init-done")
 _STARTED = b"e2-started"
-_SEQUENCE_REFUSED = b"e-[Sequence]"
+_SEQUENCE_REFUSED = b"e-[Out of sequence]"
 _TRAILER = re.compile(rb"e2-end-(\d{1,10})-([0-9a-f]{8})")
 _UNKNOWN = b"e-[Unknown command]"
 
@@ -70,7 +70,7 @@ class Exchange:
         """
         self._sequence = 0
         first = _FIRST_SEQUENCE + secrets.randbelow(_SEQUENCES)
-        answer = self._transact(0, f"sync {first}", timeout_s)
+        answer = self._transact(first, "sync", timeout_s)
         if answer:
             raise ProtocolError(
                 f"{self._port.name} answered 'edge sync' with '{shown(b' '.join(answer))}'."
@@ -186,7 +186,7 @@ class Exchange:
         )
 
     def _hopeless(self, text: str, result: _Attempt) -> ProtocolError:
-        if result.last_line == _UNKNOWN and text.startswith("sync "):
+        if result.last_line == _UNKNOWN and text == "sync":
             return ProtocolError(
                 f"{self._port.name} does not know the framed 'edge' commands: its firmware is "
                 "older than this tool.",

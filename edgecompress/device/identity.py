@@ -33,15 +33,12 @@ _NUMBERS = {
     "output_bytes": _SIZE,
     "arena_bytes": _SIZE,
     "steps": range(1 << 20),
-    "arena_address": _ADDRESS,
-    "stack_address": _ADDRESS,
-    "stack_bytes": _SIZE,
 }
 
 
 @dataclass(frozen=True)
 class MemoryRange:
-    """One of the memories the firmware was linked for."""
+    """A part of the device's address space."""
 
     name: str
     address: int
@@ -59,8 +56,8 @@ class Identity:
         tick_hz: what one tick of `run` and `step` is worth.
         settings: what else changes speed, "icache=on wait_states=7"; "" where unknown.
         device_id: the chip's unique number in hexadecimal, "" where it has none.
-        stack_address, stack_bytes: the whole stack; 0 and 0 where unknown.
-        regions: the memories of the profile the image was linked for.
+        regions: "arena" (each of its parts), "stack" (0 and 0 where unknown), then the memories of
+            the profile the image was linked for.
     """
 
     abi: int
@@ -75,9 +72,6 @@ class Identity:
     output_bytes: int
     arena_bytes: int
     steps: int
-    arena_address: int
-    stack_address: int
-    stack_bytes: int
     regions: tuple[MemoryRange, ...]
 
 

@@ -12,14 +12,13 @@
  * whose CRC covers the reply from its first byte up to and with "e2-end-SEQUENCE-". Each SEQUENCE
  * is one more than the last; the same one again is the same command again (its reply was lost) and
  * runs nothing twice; any other is refused, which is how the host learns that the board was reset.
- * `sync N`, with SEQUENCE 0, makes N the last one. */
+ * `sync` takes any and begins the count. */
 #include "crc32.h"
 #include "port.h"
 #include "runner.h"
 #include "text.h"
 
 #define READ_LINE_BYTES 64
-#define READ_LIMIT_BYTES 16384
 
 /* 0 before `edge begin`, then one more than the next step: all zeros costs no flash. */
 static uint32_t next_step_plus_one;
@@ -31,6 +30,16 @@ static uint32_t last_sequence;
 static uint64_t last_ticks;
 static uint8_t ticks_are_this_commands;
 
+#define COUNT_OF(table) (sizeof(table) / sizeof(*(table)))
+
+#ifndef MODEL_ARENAS
+#define MODEL_ARENAS {model_arena, MODEL_ARENA_BYTES}
+#endif
+static const struct {
+  uint8_t *bytes;
+  uint32_t size;
+} arenas[] = {MODEL_ARENAS};
+
 #ifdef PORT_REGIONS
 static const struct {
   const char *name;
@@ -38,13 +47,26 @@ static const struct {
   uint32_t size;
   uint32_t is_flash;
 } regions[] = {PORT_REGIONS};
-#define REGION_COUNT (sizeof(regions) / sizeof(*regions))
 #endif
 
-static void print_line(const char *key, const char *text) {
-  print_text(key);
-  print_text(text);
-  print_text("\r\n");
+static void print_region(const char *name, uintptr_t address, uintptr_t size) {
+  print_between("e2-region-", " ", name);
+  print_number("", " ", address);
+  print_number("", "\r\n", size);
+}
+
+static void print_memory_map(void) {
+  const uint32_t *limit, *top;
+  for (uint32_t index = 0; index < COUNT_OF(arenas); index++) {
+    print_region("arena", (uintptr_t)arenas[index].bytes, arenas[index].size);
+  }
+  port_stack(&limit, &top);
+  print_region("stack", (uintptr_t)limit, (uintptr_t)top - (uintptr_t)limit);
+#ifdef PORT_REGIONS
+  for (uint32_t index = 0; index < COUNT_OF(regions); index++) {
+    print_region(regions[index].name, regions[index].address, regions[index].size);
+  }
+#endif
 }
 
 #define QUOTED(value) #value
@@ -53,7 +75,6 @@ static void print_line(const char *key, const char *text) {
 
 static void edge_info(void) {
   uint8_t id[PORT_DEVICE_ID_LIMIT];
-  const uint32_t *limit, *top;
   print_text(LINE_OF("abi", TEXT_OF(EDGE_ABI_VERSION))
              LINE_OF("model", MODEL_HASH)
              LINE_OF("target", PORT_TARGET_NAME)
@@ -64,22 +85,11 @@ static void edge_info(void) {
              "e2-device_id-");
   uint32_t count = port_device_id(id);
   for (uint32_t index = 0; index < count; index++) print_hex(id[index], 2);
-  print_line("\r\ne2-settings-", port_settings());
-  print_line("e2-clock_source-", port_clock_source());
+  print_between("\r\ne2-settings-", "\r\n", port_settings());
+  print_between("e2-clock_source-", "\r\n", port_clock_source());
   print_number("e2-clock_hz-", "\r\n", port_clock_hz());
   print_number("e2-tick_hz-", "\r\n", port_tick_hz());
-  print_number("e2-arena_address-", "\r\n", (uintptr_t)model_arena);
-  port_stack(&limit, &top);
-  print_number("e2-stack_address-", "\r\n", (uintptr_t)limit);
-  print_number("e2-stack_bytes-", "\r\n", (uintptr_t)top - (uintptr_t)limit);
-#ifdef PORT_REGIONS
-  for (uint32_t index = 0; index < REGION_COUNT; index++) {
-    print_text("e2-region-");
-    print_text(regions[index].name);
-    print_number(" ", " ", regions[index].address);
-    print_number("", "\r\n", regions[index].size);
-  }
-#endif
+  print_memory_map();
 }
 
 #define WHOLE_MODEL 0xffffffffu
@@ -104,10 +114,7 @@ static void run_timed(uint32_t step) {
 
 static void edge_run(void) { run_timed(WHOLE_MODEL); }
 
-static void edge_begin(void) {
-  next_step_plus_one = 1;
-  print_text("e2-begin\r\n");
-}
+static void edge_begin(void) { next_step_plus_one = 1; }
 
 static void edge_step(void) {
   uint32_t step = next_number();
@@ -125,22 +132,12 @@ static void edge_step(void) {
 /* Where `offset` into the arena lies: offsets count through the memories it is divided between.
  * Returns the memory, with the offset made its own and its size. */
 static const uint8_t *arena_at(uint32_t *offset, uint32_t *size) {
-#ifdef MODEL_ARENAS
-  static const struct {
-    const uint8_t *bytes;
-    uint32_t size;
-  } arenas[] = {MODEL_ARENAS};
   uint32_t index = 0;
-  while (index + 1 < sizeof(arenas) / sizeof(*arenas) && *offset >= arenas[index].size) {
+  while (index + 1 < COUNT_OF(arenas) && *offset >= arenas[index].size) {
     *offset -= arenas[index++].size;
   }
   *size = arenas[index].size;
   return arenas[index].bytes;
-#else
-  (void)offset;
-  *size = MODEL_ARENA_BYTES;
-  return model_arena;
-#endif
 }
 
 /* OFFSET BYTES AREA, inside the area; 0 when it is not, and the error has been printed. */
@@ -161,7 +158,7 @@ static const uint8_t *parse_range(uint32_t *count) {
   }
 #ifdef PORT_REGIONS
   /* RAM is left out: a bank may have no clock, and reading it would be a bus fault. */
-  for (uint32_t index = 0; index < REGION_COUNT; index++) {
+  for (uint32_t index = 0; index < COUNT_OF(regions); index++) {
     if (regions[index].is_flash && words_equal(area, regions[index].name)) {
       bytes = (const uint8_t *)regions[index].address;
       size = regions[index].size;
@@ -173,19 +170,16 @@ static const uint8_t *parse_range(uint32_t *count) {
   return 0;
 }
 
-static void print_crc(const uint8_t *bytes, uint32_t count) {
+static void edge_crc(void) {
+  uint32_t count;
+  const uint8_t *bytes = parse_range(&count);
+  if (bytes == 0) return;
   print_text("e2-crc-");
   print_hex(crc32(0, bytes, count), 8);
   print_text("\r\n");
 }
 
-static void edge_crc(void) {
-  uint32_t count;
-  const uint8_t *bytes = parse_range(&count);
-  if (bytes != 0) print_crc(bytes, count);
-}
-
-/* e2-data-LENGTH-HEX lines, then the checksum of all of it. */
+/* e2-data-LENGTH-HEX lines. */
 static void print_bytes(const uint8_t *bytes, uint32_t count) {
   for (uint32_t done = 0; done < count;) {
     uint32_t length = count - done < READ_LINE_BYTES ? count - done : READ_LINE_BYTES;
@@ -193,18 +187,12 @@ static void print_bytes(const uint8_t *bytes, uint32_t count) {
     while (length-- > 0) print_hex(bytes[done++], 2);
     print_text("\r\n");
   }
-  print_crc(bytes, count);
 }
 
 static void edge_read(void) {
   uint32_t count;
   const uint8_t *bytes = parse_range(&count);
-  if (bytes == 0) return;
-  if (count > READ_LIMIT_BYTES) {
-    reply_error("Reads 16384 at most");
-  } else {
-    print_bytes(bytes, count);
-  }
+  if (bytes != 0) print_bytes(bytes, count);
 }
 
 static void edge_out(void) {
@@ -225,20 +213,17 @@ static void edge_load(void) {
   print_number("e2-loaded-", "\r\n", offset + (uint32_t)count);
 }
 
+/* 0 of 0 where the bounds are not known. */
 static void edge_stack(void) {
   const uint32_t *limit, *top, *word;
   port_stack(&limit, &top);
-  if (limit == 0) {
-    reply_error("Stack bounds unknown");
-    return;
-  }
   for (word = limit; word < top && *word == PORT_STACK_PAINT; word++) {
   }
   print_number("e2-stack-", "-of-", (uintptr_t)top - (uintptr_t)word);
   print_number("", "\r\n", (uintptr_t)top - (uintptr_t)limit);
 }
 
-static void edge_sync(void) { last_sequence = next_number(); }
+static void edge_sync(void) {}
 
 static void run_edge_command(void) {
   static const Command commands[] = {
@@ -265,12 +250,12 @@ static void run_framed(void) {
   printed_crc = 0;
   uint32_t sequence = next_number();
   uint32_t ahead = sequence - last_sequence;
-  if (ahead != 0 || sequence == 0) ticks_are_this_commands = 0;
-  if (ahead <= 1 || sequence == 0) {
-    if (sequence != 0) last_sequence = sequence;
+  if (ahead != 0) ticks_are_this_commands = 0;
+  if (ahead <= 1 || words_equal(rest_of_line(), "sync")) {
+    last_sequence = sequence;
     run_edge_command();
   } else {
-    reply_error("Sequence");
+    reply_error("Out of sequence");
   }
   print_number("e2-end-", "-", sequence);
   print_hex(printed_crc, 8);
@@ -282,7 +267,7 @@ void command_edge(void) {
     run_framed();
   } else if (last_sequence != 0) {
     /* What the line has left of a framed command must not run as another. */
-    reply_error("Framed until reset");
+    reply_error("Out of sequence");
   } else {
     ticks_are_this_commands = 0;
     run_edge_command();

@@ -10,11 +10,7 @@
 #define MODEL_NAME "model"
 #endif
 
-void reply_error(const char *text) {
-  print_text("e-[");
-  print_text(text);
-  print_text("]\r\n");
-}
+void reply_error(const char *text) { print_between("e-[", "]\r\n", text); }
 
 void runner_infer(void) { (void)model_run(model_input(), model_output()); }
 
@@ -43,11 +39,7 @@ static void command_profile(void) {
 
 static const char names[] = "name timestamp profile db infer results help edge ";
 
-static void command_help(void) {
-  print_text("m-commands-[");
-  print_text(names);
-  print_text("]\r\n");
-}
+static void command_help(void) { print_between("m-commands-[", "]\r\n", names); }
 
 static const Command commands[] = {
     command_name,  command_timestamp, command_profile, command_db,

@@ -17,6 +17,12 @@ void print_text(const char *text) {
   while (*text) print_byte((uint8_t)*text++);
 }
 
+void print_between(const char *before, const char *after, const char *text) {
+  print_text(before);
+  print_text(text);
+  print_text(after);
+}
+
 uint32_t divide(uint64_t *value, uint32_t divisor) {
   uint64_t quotient = *value;
   uint32_t remainder = 0;

@@ -11,6 +11,8 @@ void print_byte(uint8_t byte);
 
 void print_text(const char *text);
 
+void print_between(const char *before, const char *after, const char *text);
+
 /* `before`, the value in decimal, `after`. */
 void print_number(const char *before, const char *after, uint64_t value);
 
