@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgecompress import __version__
-from edgecompress.cli import commands, measuring, targets
+from edgecompress.cli import boards, commands, measuring, targets
 from edgecompress.cli.compress import compress
 from edgecompress.cli.failures import (
     EXIT_INTERRUPTED,
@@ -40,6 +40,7 @@ app.command("compile")(commands.compile_models)
 app.command("profile")(measuring.profile)
 app.command("compare")(measuring.compare)
 app.command("verify")(measuring.verify)
+app.command("devices")(boards.devices)
 app.command("inspect")(commands.inspect)
 app.add_typer(targets.app, name="targets")
 

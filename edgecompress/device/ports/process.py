@@ -30,8 +30,7 @@ def open_process(image: Path, profile: DeviceProfile) -> PipePort:
         )
     if not os.access(image, os.X_OK):
         raise DeviceNotFound(f"{image} is not an executable file.")
-    machine = platform.machine().lower()
-    if machine in _MACHINES.get(profile.core.isa, set()):
+    if runs_here(profile):
         return PipePort(
             [str(image)],
             name=f"{profile.name} process on {platform.node() or 'this host'}",
@@ -45,6 +44,11 @@ def open_process(image: Path, profile: DeviceProfile) -> PipePort:
         kind="process",
         clock=Clock("emulated instructions"),
     )
+
+
+def runs_here(profile: DeviceProfile) -> bool:
+    """Whether this machine executes the profile's images itself."""
+    return platform.machine().lower() in _MACHINES.get(profile.core.isa, set())
 
 
 def find_qemu_user(profile: DeviceProfile) -> str:
