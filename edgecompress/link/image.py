@@ -35,7 +35,7 @@ from edgecompress.lower.program import Program, Step
 from edgecompress.paths import shipped
 from edgecompress.records import ImageManifest, LayerReport, sha256_file
 from edgecompress.target.port_settings import settings_defines
-from edgecompress.target.schema import DeviceProfile
+from edgecompress.target.schema import DeviceProfile, Region
 
 _MANIFEST = "image.json"
 _FLASH_DIVISIONS = 6
@@ -202,10 +202,17 @@ def port_defines(profile: DeviceProfile) -> list[str]:
             f"-DPORT_UART_BASE={console.base_address:#x}u",
             f"-DPORT_TIMER_BASE={console.timer_address:#x}u",
             f"-DPORT_BAUD={console.baud}u",
+            f"-DPORT_REGIONS={','.join(map(_region_initializer, profile.regions))}",
         ]
     if console.timer == "counter":
         defines.append("-DPORT_TIMER_COUNTS_UP")
     return defines + settings_defines(console.settings)
+
+
+def _region_initializer(region: Region) -> str:
+    """A row of PORT_REGIONS: flash where it is read as data, not where it is fetched from."""
+    address = region.origin if region.data_origin is None else region.data_origin
+    return f'{{"{region.name}",{address:#x}u,{region.size:#x}u,{int(region.kind == "flash")}}}'
 
 
 def linker_script(profile: DeviceProfile, *, alignment: int, arenas: Sequence[str] = ()) -> str:

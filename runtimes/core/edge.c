@@ -140,12 +140,18 @@ static const uint8_t *arena_at(uint32_t *offset, uint32_t *size) {
   return arenas[index].bytes;
 }
 
-/* OFFSET BYTES AREA, inside the area; 0 when it is not, and the error has been printed. */
-static const uint8_t *parse_range(uint32_t *count) {
+typedef struct {
+  const uint8_t *bytes;
+  uint32_t count;
+} Range;
+
+/* OFFSET BYTES AREA, inside the area: 0 when it is not, and the error has been printed. Address 0
+ * is as good as any other: flash begins there on some boards. */
+static int parse_range(Range *range) {
   uint32_t offset = next_number();
+  uint32_t count = next_number();
   uint32_t size = 0;
   const uint8_t *bytes = 0;
-  *count = next_number();
   const char *area = next_word();
   if (words_equal(area, "arena")) {
     bytes = arena_at(&offset, &size);
@@ -165,17 +171,20 @@ static const uint8_t *parse_range(uint32_t *count) {
     }
   }
 #endif
-  if (bytes != 0 && offset <= size && *count <= size - offset) return bytes + offset;
-  reply_error("OFFSET BYTES in|arena|out, inside it");
-  return 0;
+  if (size == 0 || offset > size || count > size - offset) {
+    reply_error("OFFSET BYTES in|arena|out, inside it");
+    return 0;
+  }
+  range->bytes = bytes + offset;
+  range->count = count;
+  return 1;
 }
 
 static void edge_crc(void) {
-  uint32_t count;
-  const uint8_t *bytes = parse_range(&count);
-  if (bytes == 0) return;
+  Range range;
+  if (!parse_range(&range)) return;
   print_text("e2-crc-");
-  print_hex(crc32(0, bytes, count), 8);
+  print_hex(crc32(0, range.bytes, range.count), 8);
   print_text("\r\n");
 }
 
@@ -190,9 +199,8 @@ static void print_bytes(const uint8_t *bytes, uint32_t count) {
 }
 
 static void edge_read(void) {
-  uint32_t count;
-  const uint8_t *bytes = parse_range(&count);
-  if (bytes != 0) print_bytes(bytes, count);
+  Range range;
+  if (parse_range(&range)) print_bytes(range.bytes, range.count);
 }
 
 static void edge_out(void) {
