@@ -46,6 +46,18 @@ class Surroundings:
     write_memory: Callable[[int, bytes], None] = lambda _address, _data: None
 
 
+class ControlRegister(Protocol):
+    """A control and status register of a RISC-V core that the emulator's core does not have."""
+
+    def read(self) -> int:
+        """Its 32 bits."""
+        ...
+
+    def write(self, value: int) -> None:
+        """`value` has 32 bits."""
+        ...
+
+
 class Peripheral:
     """One block of 32-bit registers.
 

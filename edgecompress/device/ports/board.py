@@ -9,6 +9,7 @@ board's is: firmware that counts on zeros is found out.
 from __future__ import annotations
 
 import bisect
+import ctypes
 from pathlib import Path
 
 import unicorn.unicorn_const as const
@@ -19,11 +20,21 @@ from unicorn.unicorn_py3 import Uc, UcError
 
 from edgecompress.device.cycles import Work, count_work
 from edgecompress.device.peripherals import Console as Console
-from edgecompress.device.peripherals import Surroundings, boot_of_port, peripherals_of_port
+from edgecompress.device.peripherals import (
+    ControlRegister,
+    Surroundings,
+    boot_of_port,
+    control_registers_of_port,
+    peripherals_of_port,
+)
 from edgecompress.device.peripherals.bus import PAGE_BYTES, Bus
 from edgecompress.device.peripherals.cortex_m import core_peripherals
 from edgecompress.device.ports.counting import count_instructions, make_counter
-from edgecompress.device.ports.processors import PROCESSORS
+from edgecompress.device.ports.processors import (
+    ILLEGAL_INSTRUCTION,
+    PROCESSORS,
+    access_control_register,
+)
 from edgecompress.errors import BadInput, DeviceFault, DeviceNotFound, InvalidTarget
 from edgecompress.target.schema import DeviceProfile, Region
 
@@ -68,6 +79,8 @@ class Board:
         self.profile = profile
         self.fault: DeviceFault | None = None
         self._console = console
+        self._shared_memories: list[ctypes.Array[ctypes.c_char]] = []
+        self._control_registers: dict[int, ControlRegister] = {}
         self._processor = PROCESSORS[profile.virtual.cpu]
         self.engine = self._processor.engine()
         self._map_memory()
@@ -130,9 +143,22 @@ class Board:
             _check_pages(region, self.profile)
             readable = const.UC_PROT_READ
             also = const.UC_PROT_EXEC if region.kind == "flash" else const.UC_PROT_WRITE
+            if region.data_origin is not None:
+                self._map_twice(region, region.data_origin)
+                continue
             self.engine.mem_map(region.origin, region.size, readable | also)
             if region.kind == "ram":
                 self.engine.mem_write(region.origin, _RAM_PATTERN * region.size)
+
+    def _map_twice(self, region: Region, data_origin: int) -> None:
+        """One memory behind two windows: `origin` is fetched from only, `data_origin` only read."""
+        memory = ctypes.create_string_buffer(region.size)
+        self._shared_memories.append(memory)
+        for address, allowed in (
+            (region.origin, const.UC_PROT_EXEC),
+            (data_origin, const.UC_PROT_READ),
+        ):
+            self.engine.mem_map_ptr(address, region.size, allowed, ctypes.addressof(memory))
 
     def _map_peripherals(self, cpu: str) -> None:
         def halt(reason: str) -> None:
@@ -150,6 +176,8 @@ class Board:
         if self._processor.instruction_set == "thumb":
             peripherals += core_peripherals(surroundings, cpu)
         Bus(self.engine, peripherals, self.profile.name, halt)
+        if make := control_registers_of_port(self.profile.console.port):
+            self._control_registers = make(surroundings)
 
     def _refuse_access(
         self, _engine: Uc, access: int, address: int, size: int, _value: int, _state: object
@@ -159,6 +187,11 @@ class Board:
         return False
 
     def _exception(self, _engine: Uc, number: int, _state: object) -> None:
+        if self._control_registers and number == ILLEGAL_INSTRUCTION:
+            # The emulator names the instruction after the one it does not know.
+            at = self.engine.reg_read(self._processor.program_counter) - 4
+            if access_control_register(self.engine, self._read(at, 4), self._control_registers):
+                return
         what = self._processor.exceptions.get(number, f"exception {number}")
         self._halt(self._fault(f"raised {what}"))
 

@@ -7,7 +7,7 @@ length of an instruction each in its own way; the rest of the board is the same 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,8 @@ import unicorn.arm_const as arm
 import unicorn.riscv_const as riscv
 import unicorn.unicorn_const as const
 from unicorn.unicorn_py3 import Uc
+
+from edgecompress.device.peripherals.base import ControlRegister
 
 InstructionSet = Literal["thumb", "riscv"]
 
@@ -73,6 +75,7 @@ _CORTEX_M_EXCEPTIONS = {
 }
 
 # RISC-V privileged architecture 1.11, table 3.6: mcause.
+ILLEGAL_INSTRUCTION = 2
 _RISCV_EXCEPTIONS = {
     0: "a jump to an odd address",
     1: "an instruction access fault",
@@ -84,6 +87,35 @@ _RISCV_EXCEPTIONS = {
     7: "a store access fault",
     11: "an ECALL instruction, but nothing serves it",
 }
+
+
+def access_control_register(
+    engine: Uc, code: bytes, registers: Mapping[int, ControlRegister]
+) -> bool:
+    """Carries out an instruction on one of `registers`; False for any other instruction.
+
+    Args:
+        code: 4 bytes of one that the emulator's core found illegal (Zicsr, RISC-V unprivileged
+            architecture 20191213, chapter 9: CSRRW, CSRRS, CSRRC and their immediate forms).
+    """
+    (word,) = struct.unpack("<I", code)
+    operation, source, destination = word >> 12 & 7, word >> 15 & 31, word >> 7 & 31
+    register = registers.get(word >> 20)
+    if word & 0x7F != 0x73 or not operation & 3 or register is None:
+        return False
+    immediate = bool(operation & 4)
+    operand = source if immediate or source == 0 else engine.reg_read(_RISCV_X0 + source)
+    writes = operation & 3 == 1 or source != 0
+    reads = operation & 3 != 1 or destination != 0
+    value = register.read() if reads else 0
+    if writes:
+        register.write({1: operand, 2: value | operand, 3: value & ~operand}[operation & 3])
+    if destination:
+        engine.reg_write(_RISCV_X0 + destination, value)
+    return True
+
+
+_RISCV_X0 = riscv.UC_RISCV_REG_X0
 
 
 def _cortex_m(model: int) -> Processor:
