@@ -45,9 +45,12 @@ def test_commands_name_real_commands_and_options(
             assert option in offered, line
 
 
-def test_readme_lists_every_target() -> None:
+def test_readme_lists_every_generic_target() -> None:
+    """The chips are too many for it; `targets list` and docs/add-a-target.md name the families."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert set(target_names()) <= set(re.findall(r"`([\w-]+)`", text))
+    generic = {name for name in target_names() if not load_target(name).family}
+    assert generic
+    assert generic <= set(re.findall(r"`([\w-]+)`", text))
 
 
 def test_readme_config_is_accepted(tmp_path: Path) -> None:

@@ -70,16 +70,12 @@ def list_targets(
         families = ", ".join(sorted({profile.family or GENERIC for _, profile in listed}))
         raise BadInput("No target is like that.", next_step=f"Families: {families}.")
     origins = {
-        found.entry.name: found.folder.label + _hidden(found.shadows)
+        found.entry.name: found.folder.label + (" (hides shipped)" if found.shadows else "")
         for found, _ in chosen
         if found.folder.label != SHIPPED
     }
     show(targets_table([profile for _, profile in chosen], origins))
     return EXIT_FITS
-
-
-def _hidden(shadows: tuple[str, ...]) -> str:
-    return f" (hides {', '.join(shadows)})" if shadows else ""
 
 
 @app.command("show")

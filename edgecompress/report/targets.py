@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -18,7 +18,7 @@ GENERIC = "generic"
 
 
 def targets_table(
-    profiles: Iterable[DeviceProfile], origins: dict[str, str] | None = None
+    profiles: Sequence[DeviceProfile], origins: dict[str, str] | None = None
 ) -> RenderableType:
     """A line a target, a heading a family, those without a family first.
 
@@ -28,6 +28,10 @@ def targets_table(
     origins = origins or {}
     headings = ["Target", "core", ">flash", ">RAM", ">clock", "firmware", "runs here on"]
     table = plain_table(*headings, *(["from"] if origins else []))
+    for column in table.columns[: len(headings)]:
+        column.no_wrap = True
+    table.columns[0].min_width = max(map(len, [p.name for p in profiles] or [""]))
+    table.columns[1].min_width = max(map(len, [p.core.name for p in profiles] or [""]))
     ordered = sorted(profiles, key=lambda profile: (profile.family, profile.name))
     several = len({profile.family for profile in ordered}) > 1
     for family, members in itertools.groupby(ordered, key=lambda profile: profile.family):

@@ -103,6 +103,14 @@ def plain(word: str) -> str:
     return word.strip().lower().replace("_", "-").replace(" ", "-")
 
 
+def matches(asked: str, word: str) -> bool:
+    """Whether a name, already `plain`, is an alias: "*" and "?" stand for any characters, one."""
+    pattern = plain(word)
+    if "*" in pattern or "?" in pattern:
+        return fnmatch.fnmatchcase(asked, pattern)
+    return asked == pattern
+
+
 def find(name: str, index: Index) -> Found | None:
     """By its exact name, else by its name in any case, else by alias or board.
 
@@ -121,7 +129,7 @@ def find(name: str, index: Index) -> Found | None:
     claims = [
         found
         for found in index.targets.values()
-        if any(fnmatch.fnmatchcase(asked, plain(word)) for word in found.entry.words())
+        if any(matches(asked, word) for word in found.entry.words())
     ]
     first = [claim for claim in claims if claim.folder == claims[0].folder]
     if len(first) > 1:

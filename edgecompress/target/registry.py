@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import fnmatch
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 
 from edgecompress.errors import InvalidTarget, UnknownTarget
 from edgecompress.target.files import Entry, overlay, read_file
-from edgecompress.target.folders import Found, Index, build_index, find, plain
+from edgecompress.target.folders import Found, Index, build_index, find, matches, plain
 from edgecompress.target.pyocd_chips import Chip
 from edgecompress.target.schema import DeviceProfile
 
@@ -55,7 +54,7 @@ def with_family_facts(chip: Chip) -> Chip:
     """
     index = build_index()
     for found in index.families.values():
-        if any(fnmatch.fnmatchcase(plain(chip.part), plain(word)) for word in found.entry.words()):
+        if any(matches(plain(chip.part), word) for word in found.entry.words()):
             tables = _merged(found.entry, index, seen=())
             core = tables.get("core", {})
             known = chip.core or core.get("name")

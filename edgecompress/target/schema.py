@@ -6,12 +6,22 @@ import itertools
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from edgecompress.errors import BadInput
 from edgecompress.records import Budget, Record
 from edgecompress.target.port_settings import complete_settings, port_names
 from edgecompress.units import format_bytes, parse_bytes
+
+# What `parse_bytes` takes, for editors.
+_SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*[kKmMgG]?([iI]?[bB]?)\s*$"
 
 
 def _bytes(value: Any) -> int:
@@ -28,7 +38,14 @@ def _linker_name(name: str) -> str:
     return name
 
 
-Bytes = Annotated[int, BeforeValidator(_bytes)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_bytes),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": _SIZE_PATTERN}]},
+        mode="validation",
+    ),
+]
 
 
 class Region(Record):
