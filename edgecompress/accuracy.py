@@ -31,13 +31,16 @@ def compare_with_source(
 ) -> tuple[Accuracy, SourceComparison]:
     """Runs the test split (seeded noise when there is no data) through all three.
 
-    Without labels the accuracy is the agreement with the source's own top-1, and says so. The
-    device runs the first DEVICE_SAMPLES; its integer outputs must equal the host's.
+    The measure is `model.answers`'s: without labels the agreement with the source's own top-1, for
+    numbers and autoencoders the squared error. The device runs the first DEVICE_SAMPLES; its
+    integer outputs must equal the host's.
 
     Raises:
+        BadData: y has not as many numbers a sample as the model gives.
         VerificationFailed: an integer output differs between device and host.
     """
     from edgecompress.lower.program import dequantize_output
+    from edgecompress.model.answers import SQUARED_ERROR, measure_of
 
     given = None if splits is None else splits.test.x
     inputs = device_inputs(deployed.program, given, HOST_SAMPLES)
@@ -45,8 +48,11 @@ def compare_with_source(
     expected = _source_outputs(source, real)
     stored = deployed.host.run_batch(inputs)
     made = np.concatenate([dequantize_output(deployed.program, row[None]) for row in stored])
-    errors = np.abs(made.reshape(expected.shape) - expected)
+    made = made.reshape(expected.shape)
+    errors = np.abs(made - expected)
+    measure = None if splits is None else measure_of(expected, splits.test)
     is_classifier = expected.ndim == 2 and expected.shape[1] > 1
+    is_classifier = is_classifier and (measure is None or measure.metric != SQUARED_ERROR)
     comparison = SourceComparison(
         reference="LiteRT reference kernels" if source.tflite is not None else "onnxruntime",
         samples=len(inputs),
@@ -55,15 +61,14 @@ def compare_with_source(
         top1_agreement_percent=_top1(made, expected.argmax(1)) if is_classifier else None,
     )
     on_device = device_outputs(deployed, folder, profile, device, inputs[:DEVICE_SAMPLES], progress)
-    if not is_classifier or splits is None:
+    if measure is None:
         return Accuracy(), comparison
-    labels = expected.argmax(1) if splits.test.y is None else splits.test.y[: len(inputs)]
     accuracy = Accuracy(
-        source=_top1(expected, labels),
-        deployed=_top1(made, labels),
-        device=_top1(on_device, labels[: len(on_device)]),
-        metric="agreement with the source, %" if splits.test.y is None else "top-1 %",
-        samples={"source": len(labels), "deployed": len(labels), "device": len(on_device)},
+        source=measure.of(expected),
+        deployed=measure.of(made),
+        device=measure.of(on_device.reshape(len(on_device), *expected.shape[1:])),
+        metric=measure.metric,
+        samples={"source": len(made), "deployed": len(made), "device": len(on_device)},
     )
     return accuracy, comparison
 

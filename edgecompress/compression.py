@@ -67,8 +67,9 @@ class Compression(Record):
 
     Attributes:
         accuracy: split name -> (before, after) in `metric`; empty where nothing can be said.
-        metric: "top-1 %" with labels, else "same top-1 as before %" for classifiers and "squared
-            error / variance of the outputs" for other models.
+        metric: "top-1 %" with labels, else "same top-1 as before %" for classifiers; "mean squared
+            error" with numbers to predict and for autoencoders, else "squared error / variance of
+            the outputs".
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -230,16 +231,13 @@ def _accuracy(
 def _scored(
     expected: np.ndarray, made: np.ndarray, part: Dataset
 ) -> tuple[str, tuple[float, float]]:
-    classifies = expected.ndim == 2 and expected.shape[1] > 1
-    # Without labels an output like the input is an autoencoder's.
-    classifies = classifies and (part.y is not None or expected.shape != part.x.shape)
-    if classifies:
-        labels = expected.argmax(1) if part.y is None else part.y
-        metric = "same top-1 as before %" if part.y is None else "top-1 %"
-        right = [
-            100.0 * float((outputs.argmax(1) == labels).mean()) for outputs in (expected, made)
-        ]
-        return metric, (right[0], right[1])
+    from edgecompress.model.answers import AGREEMENT, measure_of
+
+    measure = measure_of(expected, part)
+    if measure is not None and measure.metric == AGREEMENT:
+        return "same top-1 as before %", (100.0, measure.of(made))
+    if measure is not None:
+        return measure.metric, (measure.of(expected), measure.of(made))
     error = float(((made - expected) ** 2).mean()) / max(float(expected.var()), 1e-30)
     return "squared error / variance of the outputs", (0.0, error)
 

@@ -187,7 +187,9 @@ class ImageManifest(Record):
 
 
 class Accuracy(Record):
-    """Top-1 in percent, or None where there is no labelled data; `samples` counts each side's."""
+    """By `metric`: top-1 or agreement in percent (more is better), or "mean squared error" (less
+    is) of numbers and autoencoders. None where there is nothing to compare with; `samples` counts
+    each side's."""
 
     source: float | None = None
     deployed: float | None = None

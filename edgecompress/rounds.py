@@ -126,7 +126,7 @@ def _compressed(
         return onnx.load_model_from_string(saved), stages
     job.clock.stage("Compress and fine-tune")
     source = to_trainable(job.source)
-    trained = realize(source, plan, job.splits, job.clock)
+    trained = realize(source, plan, job.splits, job.clock, job.metric)
     job.clock.stage("Quantize to int8")
     calibration = calibration_samples(job.splits, plan.seed).numpy()
     deployable = quantize(trained, calibration, name=job.source.name, weights=plan.weights)

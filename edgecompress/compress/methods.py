@@ -47,6 +47,7 @@ from edgecompress.compress.sparsify import (
 )
 from edgecompress.compress.widths import global_widths, uniform_widths
 from edgecompress.errors import BadData, BadInput
+from edgecompress.model.answers import check_answers
 from edgecompress.model.data import Splits
 from edgecompress.model.load import load_source
 from edgecompress.model.symbols import is_symbol
@@ -174,10 +175,12 @@ def compress(
 
 def _check_labels(trainable: Trainable, splits: Splits) -> None:
     shape = _output_shape(trainable)
+    check_answers(splits, shape)
     for part in (splits.train, splits.validation, splits.test):
-        if part.y is not None and len(part.y) and len(shape) == 2 and part.y.max() >= shape[1] > 1:
+        y = part.classes
+        if y is not None and len(y) and len(shape) == 2 and y.max() >= shape[1] > 1:
             raise BadData(
-                f"Labels go up to {part.y.max()}, the model has {shape[1]} outputs (classes 0 to "
+                f"Labels go up to {y.max()}, the model has {shape[1]} outputs (classes 0 to "
                 f"{shape[1] - 1}).",
                 next_step="Give the data this model was trained for.",
             )
@@ -190,7 +193,7 @@ def _calibration(
         return None, None
     train = splits.train
     rows = np.sort(np.random.default_rng(seed).permutation(len(train.x))[:CALIBRATION_SAMPLES])
-    labels = None if train.y is None else torch.from_numpy(train.y[rows])
+    labels = None if train.classes is None else torch.from_numpy(train.classes[rows])
     return torch.from_numpy(np.ascontiguousarray(train.x[rows])), labels
 
 

@@ -138,7 +138,7 @@ def _inputs(
     if splits is None:
         return inputs, None, "seeded noise"
     is_classifier = int(np.prod(program.outputs[0].shape)) > 1
-    labels = splits.test.y if is_classifier else None
+    labels = splits.test.classes if is_classifier else None
     return inputs, labels, splits.name
 
 

@@ -21,10 +21,16 @@ _ACCEPTED = "Accepted: x and optional y, or train_x, validation_x, test_x with o
 
 @dataclass(frozen=True)
 class Dataset:
-    """x [N, ...] float32 as the model takes it; y [N] int64 class numbers, or None."""
+    """x [N, ...] float32 as the model takes it; y [N] int64 class numbers, or [N, ...] float32
+    numbers to predict, or None."""
 
     x: np.ndarray
     y: np.ndarray | None
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """y where it names classes."""
+        return None if self.y is None or self.y.dtype.kind == "f" else self.y
 
     def __len__(self) -> int:
         return len(self.x)
@@ -55,7 +61,7 @@ def load_data(spec: str | None, *, input_shape: tuple[int, ...], seed: int = 0) 
 
     Raises:
         BadData: missing or damaged file, wrong shape or dtype, NaN or infinity, no samples,
-            or labels that are not one integer class number per sample.
+            or labels that are neither one integer class number nor finite floats per sample.
     """
     arrays, name = _read(spec, input_shape)
     if "x" in arrays:
@@ -168,6 +174,8 @@ def _samples(x: np.ndarray, where: str, input_shape: tuple[int, ...]) -> np.ndar
 
 
 def _labels(y: np.ndarray, where: str, samples: int) -> np.ndarray:
+    if np.issubdtype(y.dtype, np.floating) and y.ndim and len(y) == samples and not _one_hot(y):
+        return _numbers(y, where)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1 or len(y) != samples:
@@ -177,8 +185,8 @@ def _labels(y: np.ndarray, where: str, samples: int) -> np.ndarray:
         )
     if not np.issubdtype(y.dtype, np.integer):
         raise BadData(
-            f"{where} is {y.dtype}; labels are integer class numbers.",
-            next_step="Use y.astype('int64').",
+            f"{where} is {y.dtype}; labels are integer class numbers or floats to predict.",
+            next_step="Use y.astype('int64'), or y.astype('float32') for a regression.",
         )
     if y.min() < 0:
         first = int(np.argmax(y < 0))
@@ -187,6 +195,26 @@ def _labels(y: np.ndarray, where: str, samples: int) -> np.ndarray:
             next_step="Renumber the classes from 0.",
         )
     return y.astype(np.int64)
+
+
+def _one_hot(y: np.ndarray) -> bool:
+    """Rows of zeros with a single one: classes, written as floats."""
+    if y.ndim != 2 or y.shape[1] < 2:
+        return False
+    return bool(np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all())
+
+
+def _numbers(y: np.ndarray, where: str) -> np.ndarray:
+    """[N, ...] float32, [N] as [N, 1]."""
+    finite = np.isfinite(y)
+    if not finite.all():
+        index = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise BadData(
+            f"{where} holds {y[index]} at index {list(index)} "
+            f"({int((~finite).sum())} of {y.size} values are not finite).",
+            next_step="Remove or repair these samples.",
+        )
+    return np.ascontiguousarray(y.reshape(len(y), *(y.shape[1:] or (1,))), np.float32)
 
 
 def _divide(dataset: Dataset, name: str, seed: int) -> Splits:

@@ -21,6 +21,7 @@ from edgecompress.compress.apply import apply_plan
 from edgecompress.compress.finetune import Task
 from edgecompress.compress.student import output_count
 from edgecompress.errors import BadInput, DoesNotFit
+from edgecompress.model.answers import check_answers
 from edgecompress.model.compact import Student, students
 from edgecompress.model.data import Splits
 from edgecompress.model.trainable import Trainable
@@ -77,6 +78,8 @@ def find_plan(
         DoesNotFit: not even the smallest student fits; says what was tried and the way out.
     """
     _refuse_impossible(profile, budget)
+    with torch.no_grad():
+        check_answers(splits, tuple(trainable.graph(trainable.example).shape))
     store = store or MemoryStore()
     found, refused = None, None
     network = read_network(trainable, prunable_groups(trainable))

@@ -1,6 +1,7 @@
 """How good a model is, by the one measure the whole search selects with.
 
 labels, classes        top-1 accuracy in percent
+numbers, autoencoders  share of the truth's variance that is explained, in percent
 a user's metric        whatever number it returns; larger is better
 otherwise              minus the divergence from the source model's own outputs
 """
@@ -23,6 +24,7 @@ from edgecompress.records import Record
 
 JUDGED_SAMPLES = 1000
 TOP1 = "top-1 %"
+EXPLAINED = "explained variance %"
 DIVERGENCE = "divergence from the source's outputs"
 
 Metric = Callable[[np.ndarray, np.ndarray | None], float]
@@ -109,7 +111,9 @@ class Scorer:
         task = Task.of(trainable, splits)
         teacher = outputs(trainable, torch.from_numpy(held_out.x))
         function = None if metric is None else find_symbol(metric)
-        name = metric or (TOP1 if task.kind == "classification" and y is not None else DIVERGENCE)
+        measured = EXPLAINED if task.kind != "classification" else TOP1
+        known = y is not None or task.kind == "autoencoder"
+        name = metric or (measured if known else DIVERGENCE)
         return Scorer(held_out, teacher, task, name, function)
 
     def of(self, model: Trainable) -> Score:
@@ -124,16 +128,35 @@ class Scorer:
     def _value(self, made: torch.Tensor) -> float | None:
         if self.function is not None:
             return self._by_user(made)
+        if self.metric == EXPLAINED:
+            return self._explained(made)
         if self.metric != TOP1:
             return None
         assert self.held_out.y is not None
         labels = torch.from_numpy(self.held_out.y)
         return 100.0 * float((made.argmax(1) == labels).float().mean())
 
+    def _explained(self, made: torch.Tensor) -> float:
+        """100 (1 - squared error / variance): 100 is exact, 0 as good as the mean."""
+        x, y = self.held_out.x, self.held_out.y
+        labels = None if y is None else torch.from_numpy(y)
+        truth = self.task.truth(torch.from_numpy(x), labels, made.shape)
+        assert truth is not None
+        error = float((made - truth).square().mean())
+        return 100.0 * (1.0 - error / max(1e-30, float(truth.var(correction=0))))
+
+    @property
+    def selector(self) -> Metric | None:
+        """The user's metric for training to select states by, its failures in one line."""
+        return None if self.function is None else self._called
+
     def _by_user(self, made: torch.Tensor) -> float:
+        return self._called(made.numpy(), self.held_out.y)
+
+    def _called(self, made: np.ndarray, y: np.ndarray | None) -> float:
         assert self.function is not None
         try:
-            found = float(self.function(made.numpy(), self.held_out.y))
+            found = float(self.function(made, y))
         except Exception as error:
             raise BadInput(
                 f"The metric '{self.metric}' failed: {type(error).__name__}: {error}.",

@@ -314,12 +314,19 @@ class _MeasureKey(Record):
 
 
 def realize(
-    trainable: Trainable, plan: Plan, splits: Splits, progress: Progress = SILENT
+    trainable: Trainable,
+    plan: Plan,
+    splits: Splits,
+    progress: Progress = SILENT,
+    metric: str | None = None,
 ) -> Trainable:
     """The plan's model: compressed, its BatchNorm re-estimated, fine-tuned against the original.
 
+    Args:
+        metric: "pkg.mod:callable" that says which state of the training is kept.
+
     Raises:
-        BadInput: the plan names groups or layers this model does not have.
+        BadInput: the plan names groups or layers this model does not have, or a bad metric.
     """
     torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
     if not plan.widths and not plan.low_rank and not plan.weights and plan.student is None:
@@ -328,15 +335,11 @@ def realize(
     if plan.finetune_steps == 0:
         return compressed
     progress.stage("Fine-tune", plan.finetune_steps)
+    selector = None if metric is None else Scorer.of_source(trainable, splits, metric).selector
     return distill(
-        compressed,
-        trainable,
-        splits,
-        steps=plan.finetune_steps,
-        seed=plan.seed,
-        weights=plan.weights,
-        progress=progress,
-    )
+        compressed, trainable, splits, steps=plan.finetune_steps, seed=plan.seed,
+        weights=plan.weights, metric=selector, progress=progress,
+    )  # fmt: skip
 
 
 def prunable_groups(trainable: Trainable) -> list[ChannelGroup]:

@@ -207,7 +207,8 @@ def run_trial(
     student = apply_plan(trainable, plan, calibration_samples(splits, plan.seed))
     student = distill(
         student, trainable, short, steps=plan.finetune_steps, seed=plan.seed,
-        weights=plan.weights, recipe=_JUDGED, task=scorer.task, progress=progress,
+        weights=plan.weights, recipe=_JUDGED, task=scorer.task, metric=scorer.selector,
+        progress=progress,
     )  # fmt: skip
     return scorer.of(student)
 

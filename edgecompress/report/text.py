@@ -172,7 +172,7 @@ def _accuracy_table(accuracy: Accuracy) -> Table:
             continue
         samples = accuracy.samples.get(side)
         table.add_row(
-            f"  {label}", f"{value:.2f}", _accuracy_change(accuracy, side),
+            f"  {label}", _accuracy(value, accuracy.metric), _accuracy_change(accuracy, side),
             "" if samples is None else f"{samples:,}",
         )  # fmt: skip
     return table
@@ -185,7 +185,13 @@ def _accuracy_change(accuracy: Accuracy, side: str) -> str:
         return ""
     if accuracy.samples.get(side) != accuracy.samples.get("source"):
         return "subset"
-    return f"{value - accuracy.source:+.2f}"
+    change = _accuracy(abs(value - accuracy.source), accuracy.metric)
+    return f"{'-' if value < accuracy.source else '+'}{change}"
+
+
+def _accuracy(value: float, metric: str) -> str:
+    """Percentages to two places, anything else to four digits."""
+    return f"{value:.2f}" if "%" in metric else f"{value:.4g}"
 
 
 def _facts(result: Result, folder: Path | None) -> Table:

@@ -73,6 +73,16 @@ def test_float64_and_column_labels_are_taken(tmp_path: Path):
     assert splits.train.x.dtype == np.float32
 
 
+def test_floats_are_numbers_to_predict(tmp_path: Path):
+    splits = load_data(save(tmp_path, x=X, y=Y.astype(np.float64) / 2), input_shape=SHAPE)
+    assert (splits.train.y.shape, splits.train.y.dtype) == ((14, 1), np.float32)
+    assert splits.train.classes is None
+    rows = load_data(save(tmp_path, x=X, y=X[:, 0, 0, :3]), input_shape=SHAPE)
+    assert rows.test.y.shape == (3, 3)
+    classes = load_data(save(tmp_path, x=X, y=Y), input_shape=SHAPE)
+    assert classes.test.classes is classes.test.y
+
+
 def test_grey_images_may_leave_their_channel_out(tmp_path: Path):
     splits = load_data(save(tmp_path, x=X[:, 0]), input_shape=(1, 1, 8, 8))
     assert splits.train.x.shape == (14, 1, 8, 8)
@@ -105,7 +115,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no channel where three are wanted": ({"x": X[:, 0]}, r"\[8, 8\], but the model takes"),
     "NaN": ({"x": NAN}, r"nan at index \[4, 1, 2, 3\] \(1 of 3840 values"),
     "infinity": ({"x": INFINITE}, r"inf at index \[0, 0, 0, 7\]"),
-    "float labels": ({"x": X, "y": Y.astype(np.float32)}, "y in data is float32"),
+    "words as labels": ({"x": X, "y": Y.astype(str)}, "is <U.*integer class numbers or floats"),
+    "infinite numbers": ({"x": X, "y": np.full((20, 2), np.inf)}, "inf at index .0, 0."),
     "one-hot labels": ({"x": X, "y": np.eye(4)[Y]}, r"shape \[20, 4\], but there are 20 samples"),
     "too few labels": ({"x": X, "y": Y[:7]}, r"shape \[7\], but there are 20 samples"),
     "negative labels": ({"x": X, "y": Y - 1}, "holds -1 at index 0"),

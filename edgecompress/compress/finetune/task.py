@@ -13,6 +13,7 @@ from torch import nn
 from edgecompress.compress.finetune.recipe import Recipe
 from edgecompress.compress.layers import input_nodes, kind_of
 from edgecompress.errors import BadData
+from edgecompress.model.answers import check_answers, is_autoencoder
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
 
@@ -54,12 +55,12 @@ class Task:
         """Reads the task off the model and the labels, unless `kind` says it.
 
         Class scores are [N, classes] outputs with a softmax, or with integer labels in any of the
-        splits; an output of the input's size without class labels is an autoencoder's; anything
-        else is numbers.
+        splits; an output of the input's size without labels is an autoencoder's; anything else
+        is numbers.
 
         Raises:
             BadData: too little training data, NaN or infinity in it, labels of one class only or
-                that the model has no output for.
+                that the model has no output for, numbers that are not as many as its outputs.
         """
         train = splits.train
         _check_inputs(train)
@@ -73,6 +74,8 @@ class Task:
             kind = _guessed(output, student.example, labelled, probabilities)
         if kind == "classification" and train.y is not None:
             _check_labels(train.y, classes)
+        if kind == "regression":
+            check_answers(splits, tuple(output.shape))
         return Task(kind, probabilities and kind == "classification")
 
     def truth(
@@ -154,13 +157,12 @@ def _parts(splits: Splits) -> tuple[Dataset, Dataset, Dataset]:
 def _guessed(
     output: torch.Tensor, example: torch.Tensor, y: np.ndarray | None, probabilities: bool
 ) -> Kind:
-    known = np.zeros(0) if y is None else y
-    integer = np.issubdtype(known.dtype, np.integer) and known.ndim == 1
-    same_size = output.numel() == example.numel()
-    # Normal or abnormal is said of an autoencoder's inputs, it is none of its outputs.
-    two_sided = integer and output.shape[-1] > 2 and len(np.unique(known)) <= 2
-    if same_size and not probabilities and (not integer or two_sided):
+    integer = y is not None and y.dtype.kind != "f"
+    numbers = y is not None and not integer
+    if not probabilities and is_autoencoder(tuple(output.shape), tuple(example.shape), y):
         return "autoencoder"
+    if numbers:
+        return "regression"
     if output.dim() == 2 and output.shape[1] >= 2 and (integer or probabilities):
         return "classification"
     return "regression"
