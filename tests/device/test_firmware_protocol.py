@@ -102,9 +102,9 @@ REFUSED = [
     "edge frobnicate", "edge step", "edge step 2", "edge step -1", "edge step 0", "edge crc",
     "edge crc 0", "edge crc 0 1", "edge crc 0 1 flash", "edge crc 0 33 in", "edge crc 33 0 in",
     "edge crc 96 1 arena", "edge crc 4294967295 2 arena", "edge crc 2 4294967295 arena",
-    "edge read 0 97 arena", "edge load", "edge load 0", "edge load 0 00", "edge load 0 0g 00000000",
-    "edge load 0 000 00000000", "edge load 32 00 d202ef8d", "edge load 0 00 00000000",
-    "edge load 0 00 d202ef8", "edge load 0 00 d202ef8d0", "edge load 4294967295 00 d202ef8d",
+    "edge read 0 97 arena", "edge load", "edge load 33", "edge load 0 0g", "edge load 0 000",
+    "edge load 32 00", "edge load 4294967295 00", "edge #", "edge # 1 info",
+    "edge #0000000 1 info", "edge #zzzzzzzz 1 info", "edge #00000000 1 info", "edge crc 0 1 RAM",
 ]  # fmt: skip
 
 
@@ -139,11 +139,65 @@ def test_a_line_past_the_buffer_is_skipped_whole(port: Port) -> None:
 
 def test_steps_must_be_taken_in_order(port: Port) -> None:
     read_until_ready(port)
-    assert say(port, "edge begin") == b"e2-begin\r\nm-ready\r\n"
+    assert say(port, "edge begin") == b"m-ready\r\n"
     assert say(port, "edge step 1").startswith(b"e-[Steps run in order")
-    assert say(port, "edge step 0").startswith(b"e2-ticks-")
+    assert say(port, "edge step 0").startswith(b"e2-started\r\ne2-ticks-")
     assert say(port, "edge step 0").startswith(b"e-[Steps run in order")
-    assert say(port, "edge step 1").startswith(b"e2-ticks-")
+    assert say(port, "edge step 1").startswith(b"e2-started\r\ne2-ticks-")
+
+
+def framed(sequence: int, command: str) -> str:
+    body = f"{sequence} {command}"
+    return f"edge #{zlib.crc32(body.encode()).to_bytes(4, 'little').hex()} {body}"
+
+
+def unframed(answer: bytes, sequence: int) -> bytes:
+    """The reply before its trailer, which must be right."""
+    reply, trailer = answer.split(b"e2-end-", 1)
+    covered = reply + b"e2-end-%d-" % sequence
+    assert trailer == b"%d-%08x\r\nm-ready\r\n" % (sequence, zlib.crc32(covered))
+    return reply
+
+
+def test_framed_commands_run_once_and_in_order(port: Port) -> None:
+    read_until_ready(port)
+    assert unframed(say(port, framed(70, "info")), 70) == b"e-[Out of sequence]\r\n"
+    assert unframed(say(port, framed(70, "sync")), 70) == b""
+    assert unframed(say(port, framed(71, "begin")), 71) == b""
+    first = unframed(say(port, framed(72, "step 0")), 72)
+    assert first.startswith(b"e2-started\r\ne2-ticks-")
+    again = unframed(say(port, framed(72, "step 0")), 72)
+    assert again == first.removeprefix(b"e2-started\r\n"), "told again, not run again"
+    assert unframed(say(port, framed(74, "step 1")), 74) == b"e-[Out of sequence]\r\n"
+    assert unframed(say(port, framed(73, "step 1")), 73).startswith(b"e2-started\r\n")
+    # What would be left of a framed command whose middle was lost.
+    assert say(port, "edge run") == b"e-[Out of sequence]\r\nm-ready\r\n"
+    assert say(port, "name") == b"m-name-dut-[edgecompress]\r\nm-ready\r\n"
+
+
+def test_a_step_refused_is_refused_again(port: Port) -> None:
+    read_until_ready(port)
+    say(port, framed(9, "sync"))
+    assert unframed(say(port, framed(10, "run")), 10).startswith(b"e2-started\r\n")
+    for _ in range(2):
+        assert unframed(say(port, framed(11, "step 0")), 11) == b"e-[Steps run in order]\r\n"
+
+
+def test_a_frame_with_any_bit_flipped_changes_nothing(port: Port) -> None:
+    read_until_ready(port)
+    say(port, framed(9, "sync"))
+    assert unframed(say(port, framed(10, "load 0 0102")), 10) == b"e2-loaded-2\r\n"
+    good = framed(11, "load 0 ffff").encode()
+    for index in range(len("edge "), len(good)):
+        bad = bytearray(good)
+        bad[index] ^= 1
+        port.write(bytes(bad) + b"%", 5)
+        answer = read_until_ready(port)
+        if b"%" in bad:
+            answer += read_until_ready(port)
+        assert b"e2-loaded" not in answer or bytes(bad[6:14]) != good[6:14]
+    stored = unframed(say(port, framed(11, "crc 0 2 in")), 11)
+    assert stored == b"e2-crc-%08x\r\n" % zlib.crc32(b"\x01\x02")
 
 
 def test_control_bytes_and_line_ends_between_commands_are_ignored(port: Port) -> None:
@@ -164,7 +218,7 @@ def fuzzed(tiny_image: TinyImage, m7: DeviceProfile, x86: DeviceProfile) -> Iter
 WORDS = st.sampled_from(
     ["edge", "db", "load", "crc", "read", "begin", "out", "stack", "info", "in", "out", "arena",
      "0", "1", "31", "32", "48", "4294967295", "99999999999999999999", "-1", "00ff", "g",
-     "d202ef8d"]
+     "step", "FLASH", "infer", "results", "#d202ef8d", framed(0, "info"), framed(1, "load 0 0")]
 )  # fmt: skip
 
 
