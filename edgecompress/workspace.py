@@ -12,12 +12,16 @@ from types import TracebackType
 
 from edgecompress.errors import UnwritableOutput
 
+MEASUREMENTS = "measurements"
+"""A result's folder of what was measured on devices: the one thing nobody can make again."""
+
 
 class OutputFolder:
     """Collects a command's files beside their final place and moves them there in one rename.
 
-    Within the `with` block write to `path`. Leaving it normally replaces the final folder;
-    leaving it by an exception (or a kill) leaves the final folder exactly as it was.
+    Within the `with` block write to `path`. Leaving it normally replaces the final folder, whose
+    measurements stay; leaving it by an exception (or a kill) leaves the final folder exactly as it
+    was.
 
     Raises:
         UnwritableOutput: the place cannot be written, or holds files that are not an
@@ -76,6 +80,9 @@ class OutputFolder:
         if kind is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             return
+        kept = self.final / MEASUREMENTS
+        if kept.is_dir():
+            shutil.copytree(kept, self.path / MEASUREMENTS, dirs_exist_ok=True)
         old = Path(f"{self.path}.old")
         if self.final.exists():
             os.replace(self.final, old)

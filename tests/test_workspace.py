@@ -83,3 +83,17 @@ def test_checkpoints_are_addressed_by_their_inputs(tmp_path):
     assert other.load("plan.json") is None
     one.clear()
     assert one.load("plan.json") is None
+
+
+def test_measurements_outlive_the_result_they_were_made_with(tmp_path):
+    final = tmp_path / "net"
+    with OutputFolder(final) as folder:
+        (folder.path / "result.json").write_text("old")
+    (final / "measurements").mkdir()
+    (final / "measurements" / "1.json").write_text("on a board")
+    (final / "other.json").write_text("goes")
+    with OutputFolder(final) as folder:
+        (folder.path / "result.json").write_text("new")
+    assert (final / "result.json").read_text() == "new"
+    assert (final / "measurements" / "1.json").read_text() == "on a board"
+    assert not (final / "other.json").exists()

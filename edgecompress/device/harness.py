@@ -293,12 +293,13 @@ class Session:
         return np.frombuffer(data, dtype=layer.output_dtype).reshape(layer.output_shape)
 
     def stack_high_water(self) -> int | None:
-        """Bytes of stack used since reset; None where the port has no painted stack (a process).
+        """Bytes of stack used since reset; None where no stack was painted (a process).
 
         Raises:
             DeviceFault: the stack reached its end, and so may have overwritten other memory.
         """
-        if self.port.kind in ("process", "adb"):
+        stack = next((one for one in self._identity.regions if one.name == "stack"), None)
+        if stack is None or not stack.size_bytes:
             return None
         used, available = self._client.stack()
         if used >= available:

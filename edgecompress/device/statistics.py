@@ -18,7 +18,7 @@ FENCE_RANGES = 1.5
 """Tukey's inner fences lie this many interquartile ranges beyond the quartiles (J. W. Tukey,
 Exploratory Data Analysis, 1977, section 2D)."""
 _SEED = 0
-_RESAMPLES, _LEAST_RESAMPLES = 9999, 999
+_RESAMPLES, _LEAST_RESAMPLES = 9999, 399
 # Fewer resamples of very many runs: a second or two, in a few megabytes.
 _RESAMPLED_VALUES, _BATCH_VALUES = 20_000_000, 1_000_000
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from edgecompress.errors import BadInput, UnwritableOutput
 from edgecompress.record_base import Record
 from edgecompress.records import Measurement
+from edgecompress.workspace import MEASUREMENTS as FOLDER
 
-FOLDER = "measurements"
 _VERIFICATION = ".verification.json"
 _NAME_CHARACTERS = 60
 _SIZE_LIMIT_BYTES = 64 << 20

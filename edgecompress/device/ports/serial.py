@@ -31,9 +31,11 @@ class SerialPort:
 
     def __init__(self, url: str, *, baud: int = 115200) -> None:
         self.name = url
+        # pyserial's RFC 2217 client has no such limit and refuses one.
+        write_seconds = None if url.startswith("rfc2217://") else _WRITE_SECONDS
         try:
             self._port = serial.serial_for_url(
-                url, baudrate=baud, timeout=_SLICE_SECONDS, write_timeout=_WRITE_SECONDS
+                url, baudrate=baud, timeout=_SLICE_SECONDS, write_timeout=write_seconds
             )
         except (serial.SerialException, ValueError, OSError) as error:
             raise DeviceNotFound(
