@@ -134,17 +134,31 @@ def build_tiny_image(profile: DeviceProfile, folder: Path, *, slip: str = "") ->
     (folder / "model.h").write_text(_HEADER)
     (folder / "model.c").write_text(_SOURCE)
     sources = [str(c.relative_to(folder)) for part in parts for c in (folder / part).glob("*.c")]
-    flags = [
-        "-Icore",
-        f"-Iports/{profile.console.port}",
-        "-I.",
-        f"-DSLIP={slip}",
-        *port_defines(profile),
-    ]
-    link = ["cc", *target_flags(profile), "-Os"]
+    objects = compile_c(
+        [*sorted(sources), "model.c"], _flags(profile, slip), profile, folder=folder
+    )
+    return _link(profile, folder, objects)
+
+
+def rebuild_port(profile: DeviceProfile, folder: Path) -> ImageManifest:
+    """Compiles the port's file of a folder `build_tiny_image` made once more, and links again."""
+    port = f"ports/{profile.console.port}/port.c"
+    compile_c([port], _flags(profile, ""), profile, folder=folder)
+    return _link(profile, folder, sorted(str(o.relative_to(folder)) for o in folder.rglob("*.o")))
+
+
+def _flags(profile: DeviceProfile, slip: str) -> list[str]:
+    port = f"-Iports/{profile.console.port}"
+    flags = ["-Icore", port, "-I.", f"-DSLIP={slip}", *port_defines(profile)]
     if profile.kind == "mcu":
         ram = profile.region("ram")
         flags.append(f"-DRAM_END={ram.origin + ram.size}u")
+    return flags
+
+
+def _link(profile: DeviceProfile, folder: Path, objects: list[str]) -> ImageManifest:
+    link = ["cc", *target_flags(profile), "-Os"]
+    if profile.kind == "mcu":
         (folder / "memory.ld").write_text(linker_script(profile, alignment=16))
         link += ["-g", "-nostdlib", "-lcompiler_rt", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
         link.append("-Wl,--gc-sections")
@@ -152,7 +166,6 @@ def build_tiny_image(profile: DeviceProfile, folder: Path, *, slip: str = "") ->
     else:
         link.append("-static")
         firmware = "firmware"
-    objects = compile_c([*sorted(sources), "model.c"], flags, profile, folder=folder)
     run_zig([*link, *objects, "-o", firmware], folder=folder, what="linking the tiny image")
     manifest = _manifest(profile, firmware, sha256_file(folder / firmware))
     (folder / "image.json").write_text(manifest.to_json())
