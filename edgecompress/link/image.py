@@ -177,7 +177,9 @@ def _link_firmware(
         script = linker_script(profile, alignment=program.arena_alignment, arenas=arenas)
         (work / "memory.ld").write_text(script, encoding="ascii")
         # -g keeps the symbol table, which faults and debuggers read; memory.ld drops .debug_*.
+        # Whole 64 KiB pages would pull the ELF header in below a flash that begins at 0xc000.
         arguments += ["-g", "-nostdlib", "-Wl,-T,memory.ld", "-Wl,-e,Reset_Handler"]
+        arguments.append("-Wl,-z,max-page-size=4096")
         libraries = ["-lcompiler_rt"]
     else:
         arguments += ["-static", "-Wl,-T,runtime/startup/host.ld"]
