@@ -41,6 +41,7 @@ app.command("profile")(measuring.profile)
 app.command("compare")(measuring.compare)
 app.command("verify")(measuring.verify)
 app.command("devices")(boards.devices)
+app.command("flash")(boards.flash)
 app.command("inspect")(commands.inspect)
 app.add_typer(targets.app, name="targets")
 
