@@ -47,8 +47,12 @@ def compare_with_source(
     real = real_inputs(deployed.program, inputs) if given is None else given[: len(inputs)]
     expected = _source_outputs(source, real)
     stored = deployed.host.run_batch(inputs)
-    made = np.concatenate([dequantize_output(deployed.program, row[None]) for row in stored])
-    made = made.reshape(expected.shape)
+
+    def real_outputs(rows: np.ndarray) -> np.ndarray:
+        each = [dequantize_output(deployed.program, row[None]) for row in rows]
+        return np.concatenate(each).reshape(len(rows), *expected.shape[1:])
+
+    made = real_outputs(stored)
     errors = np.abs(made - expected)
     measure = None if splits is None else measure_of(expected, splits.test)
     is_classifier = expected.ndim == 2 and expected.shape[1] > 1
@@ -66,7 +70,7 @@ def compare_with_source(
     accuracy = Accuracy(
         source=measure.of(expected),
         deployed=measure.of(made),
-        device=measure.of(on_device.reshape(len(on_device), *expected.shape[1:])),
+        device=measure.of(real_outputs(on_device)),
         metric=measure.metric,
         samples={"source": len(made), "deployed": len(made), "device": len(on_device)},
     )
