@@ -16,6 +16,7 @@ from edgecompress.deploy import DeployOptions, Precision, Requantize
 from edgecompress.errors import BadInput
 from edgecompress.flow import Effort, Job, Stopwatch, image_result
 from edgecompress.measuring import compare as compare
+from edgecompress.measuring import find_boards as find_boards
 from edgecompress.measuring import profile as profile
 from edgecompress.measuring import profile_fleet as profile_fleet
 from edgecompress.measuring import verify as verify

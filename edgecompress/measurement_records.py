@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from edgecompress.device_records import AdbConditions
 from edgecompress.record_base import SCHEMA_VERSION, Record
 
 MeasurementLabel = Literal[
@@ -76,7 +77,7 @@ class Provenance(Record):
     where it does not say); `rated_clock_hz` is what the target's description states. `settings`
     are the firmware's own words for what changes speed. `retransmissions` counts the protocol
     lines sent again because a checksum or a sequence number did not agree, `resets` how often the
-    device started again on the way.
+    device started again on the way. `conditions` is what a phone's system let us see.
     """
 
     artifact_hash: str
@@ -103,6 +104,7 @@ class Provenance(Record):
     time_utc: str
     retransmissions: int = 0
     resets: int = 0
+    conditions: AdbConditions | None = None
 
 
 class LayerMeasurement(Record):

@@ -24,6 +24,9 @@ Devices = Annotated[
     typer.Option("--device", help="virtual, process, qemu, adb[:SERIAL], serial:/dev/ttyACM0, "
                  "socket://host:port or rfc2217://...; several measure at once."),
 ]  # fmt: skip
+Everything = Annotated[
+    bool, typer.Option("--all", help="Every attached board that runs this very model.")
+]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Measure again and again until Ctrl-C; show the drift.")
 ]
@@ -55,6 +58,7 @@ TimeLimit = Annotated[
 def profile(
     image_dir: opt.ImageDir,
     device: Devices = None,
+    everything: Everything = False,
     target: opt.Target = None,
     runs: opt.Runs = 10,
     warmup: opt.Warmup = 1,
@@ -70,14 +74,16 @@ def profile(
     chosen: dict[str, Any] = {"runs": runs, "warmup": warmup, "target": target,
                               "voltage_v": voltage, "note": note}  # fmt: skip
     if watch:
-        if len(devices) > 1:
+        if everything or len(devices) > 1:
             raise BadConfig("--watch follows one device.", next_step="Name one with --device.")
         from edgecompress.cli.watch import watch_device
 
         measured = watch_device(image_dir, next(iter(devices), None), layers=layers, **chosen)
         return _show_measurement(measured, image_dir, as_json=as_json)
-    if len(devices) > 1:
-        return _profile_several(image_dir, devices, chosen, as_json=as_json, debug=debug)
+    if everything or len(devices) > 1:
+        return _profile_several(
+            image_dir, devices, chosen, everything=everything, as_json=as_json, debug=debug
+        )
     with working(debug=debug) as progress:
         from edgecompress import api
 
@@ -102,12 +108,16 @@ def _profile_several(
     devices: list[str],
     chosen: dict[str, Any],
     *,
+    everything: bool,
     as_json: bool,
     debug: bool,
 ) -> int:
     with working(debug=debug) as progress:
         from edgecompress import api
 
+        if everything:
+            attached = api.find_boards(image_dir, target=chosen["target"], progress=progress)
+            devices += [board for board in attached if board not in devices]
         fleet: Fleet = api.profile_fleet(image_dir, devices, progress=progress, **chosen)
     if as_json:
         sys.stdout.write(fleet.to_json())

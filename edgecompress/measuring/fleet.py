@@ -55,6 +55,43 @@ def profile_fleet(
     return Fleet(members=tuple(board.result() for board in boards))
 
 
+def find_boards(
+    image_dir: Path, *, target: str | None = None, progress: Progress = SILENT
+) -> list[str]:
+    """Attached devices that run this artifact, as `--device` takes them: what `--all` means.
+
+    Boards on serial ports are asked which model they run, which may reset them; adb devices take
+    the image as it is pushed, so all that are ready count where the artifact is for a host.
+
+    Raises:
+        BadInput: no image.
+        DeviceNotFound: there is none.
+    """
+    from edgecompress.device.discover import discover
+
+    artifact = open_artifact(image_dir, target)
+    progress.stage("Ask every attached board")
+    wanted = artifact.manifest.model_hash
+    found = []
+    for device in discover(probe=True):
+        if device.kind == "serial" and device.model == wanted:
+            found.append(device.address)
+        elif device.kind == "serial" and device.model:
+            progress.note(f"{device.address} runs another model: left out.")
+        elif device.kind == "adb" and device.state == "ready" and _is_pushable(artifact):
+            found.append(device.address)
+    if not found:
+        raise DeviceNotFound(
+            f"No attached board runs the model of {image_dir}.",
+            next_step="See `edgecompress devices`; flash the image, or name one with --device.",
+        )
+    return found
+
+
+def _is_pushable(artifact: Artifact) -> bool:
+    return artifact.profile.kind == "host" and artifact.profile.core.isa == "armv8-a"
+
+
 def _check(devices: Sequence[str]) -> None:
     if not devices:
         raise BadInput("No device to measure on.", next_step="Name one with --device.")

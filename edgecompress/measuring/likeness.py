@@ -64,7 +64,13 @@ def _clock(_measured: Measurement, origin: Provenance) -> str:
 
 
 def _settings(_measured: Measurement, origin: Provenance) -> str:
-    return " ".join(f"{key}={value}" for key, value in sorted(origin.settings.items()))
+    """The firmware's own, and where and under which governor a phone's system ran it."""
+    words = [f"{key}={value}" for key, value in sorted(origin.settings.items())]
+    conditions = origin.conditions
+    if conditions is not None:
+        words.append(f"cpus={'+'.join(map(str, conditions.pinned_cpus)) or 'any'}")
+        words += [f"{one.name}={one.governor}" for one in conditions.clusters_after if one.governor]
+    return " ".join(words)
 
 
 def _compiler(_measured: Measurement, origin: Provenance) -> str:

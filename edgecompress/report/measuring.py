@@ -144,6 +144,7 @@ def origin_rows(origin: Provenance) -> list[tuple[str, str]]:
     if origin.settings:
         rows.append(("Settings", " ".join(f"{key}={value}" for key, value in
                                           sorted(origin.settings.items()))))  # fmt: skip
+    rows += _condition_rows(origin)
     rows.append(("Firmware", f"{origin.firmware_hash[:12]}, {_build(origin)}"))
     if origin.voltage_v is not None:
         rows.append(("Supply", f"{origin.voltage_v:g} V, as given"))
@@ -151,6 +152,25 @@ def origin_rows(origin: Provenance) -> list[tuple[str, str]]:
         rows.append(("Note", origin.note))
     if origin.retransmissions:
         rows.append(("Line", f"{origin.retransmissions} transmissions repeated"))
+    return rows
+
+
+def _condition_rows(origin: Provenance) -> list[tuple[str, str]]:
+    """Cores, governors and temperatures, where the device's system tells them."""
+    seen = origin.conditions
+    if seen is None:
+        return []
+    rows = []
+    if seen.pinned_cpus:
+        rows.append(("Kept on", f"CPUs {', '.join(map(str, seen.pinned_cpus))}"))
+    governors = [f"{one.name} {one.governor}" for one in seen.clusters_after if one.governor]
+    if governors:
+        rows.append(("Governor", ", ".join(governors)))
+    if seen.temperatures_after_c:
+        hottest = max(seen.temperatures_after_c, key=seen.temperatures_after_c.__getitem__)
+        before = seen.temperatures_before_c.get(hottest)
+        rise = "" if before is None else f", {before:.1f} °C before"
+        rows.append(("Hottest", f"{hottest} {seen.temperatures_after_c[hottest]:.1f} °C{rise}"))
     return rows
 
 
