@@ -195,7 +195,7 @@ def test_a_frame_with_any_bit_flipped_changes_nothing(port: Port) -> None:
         answer = read_until_ready(port)
         if b"%" in bad:
             answer += read_until_ready(port)
-        assert b"e2-loaded" not in answer or bytes(bad[6:14]) != good[6:14]
+        assert b"e2-loaded" not in answer
     stored = unframed(say(port, framed(11, "crc 0 2 in")), 11)
     assert stored == b"e2-crc-%08x\r\n" % zlib.crc32(b"\x01\x02")
 
