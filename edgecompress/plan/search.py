@@ -39,6 +39,7 @@ from edgecompress.plan.trials import (
     Trial,
     calibration_samples,
     run_trials,
+    training_version,
 )
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import (
@@ -242,7 +243,8 @@ class _Search:
         same = (ours.model_hash, ours.data_hash, ours.target, ours.seed, self.scorer.metric) == (
             theirs.model_hash, theirs.data_hash, theirs.target, theirs.seed, trial.score.metric,
         )  # fmt: skip
-        return same and self.problem.fits_exactly(theirs.predicted)
+        trained_alike = trial.training == training_version()
+        return same and trained_alike and self.problem.fits_exactly(theirs.predicted)
 
     def compiled(
         self, choices: Choices, names: Sequence[str], most: int

@@ -1,17 +1,21 @@
 """Trials: one candidate, a few recovery steps, a score. Pure, seeded, addressed by content.
 
-A trial's address is the hash of everything that decides its outcome, so a rerun, a resumed run and
-another budget of the same model and data find what is done already.
+A trial's address is the hash of everything that decides its outcome, the code that trains among
+it, so a rerun, a resumed run and another budget of the same model and data find what is done
+already, and never what another version of the tool would have trained otherwise.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -53,11 +57,13 @@ class MemoryStore:
 
 
 class Trial(Record):
-    """A candidate as it was judged. `plan.finetune_steps` are the steps it was given."""
+    """A candidate as it was judged. `plan.finetune_steps` are the steps it was given, `training`
+    the `training_version` that trained it."""
 
     name: str
     plan: Plan
     score: Score
+    training: str = ""
 
     def file_name(self) -> str:
         return Trial.address(self.plan, self.score.metric)
@@ -68,13 +74,27 @@ class Trial(Record):
         chosen = plan.model_dump(mode="json", exclude={"budget", "predicted", "effort", "target"})
         if plan.student is None:  # trials older than students keep their names
             del chosen["student"]
-        key = _Key(plan=chosen, metric=metric)
+        key = _Key(plan=chosen, metric=metric, training=training_version())
         return f"trial-{key.content_hash()[:24]}.json"
 
 
 class _Key(Record):
     plan: dict
     metric: str
+    training: str
+
+
+@cache
+def training_version() -> str:
+    """Hash of everything that carries out a plan, trains and judges it: `compress`, `scores` and
+    this module as they are installed. No version number that somebody could forget to raise."""
+    here = Path(__file__)
+    sources = [here, here.with_name("scores.py"), *(here.parents[1] / "compress").rglob("*.py")]
+    digest = hashlib.sha256()
+    for path in sorted(sources):
+        digest.update(path.relative_to(here.parents[1]).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def run_trials(
@@ -121,7 +141,7 @@ def run_trials(
         at = todo[which]
         name, plan = named[at]
         if isinstance(score, Score):
-            trial = Trial(name=name, plan=plan, score=score)
+            trial = _trial(name, plan, score)
             store.save(trial.file_name(), trial.to_json().encode())
         scores[at] = score
     trials = []
@@ -129,7 +149,7 @@ def run_trials(
         score = scores[at]
         if isinstance(score, Score):
             progress.note(f"Candidate '{name}': {score} after {plan.finetune_steps} steps.")
-            trials.append(Trial(name=name, plan=plan, score=score))
+            trials.append(_trial(name, plan, score))
         else:
             progress.note(f"Candidate '{name}' is left out. {score}")
     if not trials:
@@ -139,6 +159,10 @@ def run_trials(
             "are finite.",
         )
     return trials
+
+
+def _trial(name: str, plan: Plan, score: Score) -> Trial:
+    return Trial(name=name, plan=plan, score=score, training=training_version())
 
 
 def in_processes(

@@ -13,7 +13,13 @@ from edgecompress.model.data import Dataset
 from edgecompress.plan.front import pareto
 from edgecompress.plan.ledger import keep_ledger, lost
 from edgecompress.plan.scores import DIVERGENCE, TOP1, Score, Scorer, best_of
-from edgecompress.plan.trials import MemoryStore, Trial, calibration_samples, run_trials
+from edgecompress.plan.trials import (
+    MemoryStore,
+    Trial,
+    calibration_samples,
+    run_trials,
+    training_version,
+)
 from edgecompress.progress import SILENT
 from edgecompress.records import Budget, Plan, Prediction, WeightStorage
 
@@ -56,6 +62,29 @@ def test_the_address_follows_what_is_trained_and_nothing_else():
     reseeded = NARROW.model_copy(update={"seed": 1})
     addresses = {Trial.address(plan, TOP1) for plan in (NARROW, WIDE, INT4, more, reseeded)}
     assert len(addresses | {Trial.address(NARROW, "pkg:fn")}) == 6
+
+
+def test_what_another_version_trained_is_trained_again(residual, splits, monkeypatch):
+    scorer, store = Scorer.of_source(residual, splits), MemoryStore()
+    [old] = run_trials(residual, splits, [("a", NARROW)], scorer, store, SILENT)
+    assert old.training == training_version()
+    monkeypatch.setattr("edgecompress.plan.trials.training_version", lambda: "another")
+    assert Trial.address(NARROW, TOP1) not in store.kept
+    [new] = run_trials(residual, splits, [("a", NARROW)], scorer, store, SILENT)
+    assert new.training == "another"
+    assert len(store.kept) == 2
+
+
+def test_the_version_is_that_of_the_code_that_trains(monkeypatch):
+    version = training_version.__wrapped__()
+    assert version == training_version()
+    read = Path.read_bytes
+
+    def edited(path):
+        return read(path) + (b"#" if path.name == "recipe.py" else b"")
+
+    monkeypatch.setattr(Path, "read_bytes", edited)
+    assert training_version.__wrapped__() != version
 
 
 def test_trials_in_processes_are_the_same_trials(residual, splits):

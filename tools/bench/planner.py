@@ -107,7 +107,7 @@ def link(cell: Cell, deployable: onnx.ModelProto, budget: Budget) -> Linked:
     assert test.y is not None
     with tempfile.TemporaryDirectory() as folder:
         deployed = deploy(
-            deployable, cell.profile, Path(folder), name=cell.model, model_hash="bench",
+            deployable, cell.profile, Path(folder), name=cell.model, model_hash="0" * 64,
             samples=test.x[:3], progress=SILENT,
             options=DeployOptions(
                 "virtual",

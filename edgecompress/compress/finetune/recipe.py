@@ -26,7 +26,8 @@ class Recipe:
         feature_share: weight of feature distillation beside the loss, 0 for none. It runs the
             teacher in every step.
         float_share: of a quantization-aware run, the part before BatchNorm is folded and
-            activations are rounded too.
+            activations are rounded too. Without BatchNorm a step of Adam is large for channels
+            with small weights, so that part comes when the learning rate is low.
         shift_pixels: images are moved by up to so many pixels each way, which must change no
             answer. This and `mirror` run the teacher in every step.
         mirror: images are turned left to right every second time; likewise.
@@ -40,7 +41,7 @@ class Recipe:
     checks: int = 5
     patience: int | None = None
     feature_share: float = 0.0
-    float_share: float = 0.6
+    float_share: float = 0.8
     shift_pixels: int = 0
     mirror: bool = False
     quantization_aware: bool = False

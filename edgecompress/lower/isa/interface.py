@@ -17,6 +17,7 @@ with weights packed in the order it reads them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -102,6 +103,12 @@ class Implementation:
     saved_bytes: int = 0
     spent_instructions: int = 0
     portable: bool = False
+
+    @cached_property
+    def routines(self) -> frozenset[str]:
+        """Symbols of the code it brings along."""
+        driver = {self.symbol} if self.driver is not None else set()
+        return frozenset(driver | set(self.assembly))
 
     @property
     def constant_bytes(self) -> int:

@@ -114,9 +114,9 @@ def _without(
     given: Sequence[Implementation], symbol: str, kept: Implementation | None, price: _Price
 ) -> Implementation | None:
     """The cheapest offer that does not use a routine; the one kept where every offer uses it."""
-    if kept is None or symbol not in _code(kept):
+    if kept is None or symbol not in kept.routines:
         return kept
-    rest = [offer for offer in given if symbol not in _code(offer)]
+    rest = [offer for offer in given if symbol not in offer.routines]
     return min(rest, key=price) if rest else kept
 
 
@@ -124,25 +124,20 @@ def _with(
     given: Sequence[Implementation], symbol: str, kept: Implementation | None, price: _Price
 ) -> Implementation | None:
     """The cheapest offer that uses a routine; the one kept where no offer does."""
-    using = [offer for offer in given if symbol in _code(offer)]
+    using = [offer for offer in given if symbol in offer.routines]
     return min(using, key=price) if using else kept
 
 
 def _shareable(offers: Sequence[Sequence[Implementation]]) -> list[str]:
     """Routines that several layers could use, most layers first."""
     layers = Counter(
-        symbol for given in offers for symbol in set().union(*(_code(item) for item in given))
+        symbol for given in offers for symbol in set().union(*(item.routines for item in given))
     )
     return sorted((name for name in layers if layers[name] > 1), key=lambda n: (-layers[n], n))
 
 
-def _code(implementation: Implementation) -> set[str]:
-    driver = {implementation.symbol} if implementation.driver is not None else set()
-    return driver | set(implementation.assembly)
-
-
 def _routines(chosen: Sequence[Implementation | None]) -> set[str]:
-    return set().union(*(_code(item) for item in chosen if item is not None))
+    return set().union(*(item.routines for item in chosen if item is not None))
 
 
 def cost(chosen: Sequence[Implementation | None], worth: float) -> float:
