@@ -13,6 +13,7 @@ from edgecompress.target.pyocd_chips import Chip, Memory, merged
 PAGE_BYTES = 4096  # what the virtual board maps
 _LARGEST_INTERNAL_RAM = 16 << 20
 _LEAST_RAM = 2048
+_SMALL_RAM = 8 << 10
 _PARENTS = {
     "cortex-m0": "cortex-m0plus", "cortex-m0plus": "cortex-m0plus", "cortex-m3": "cortex-m3",
     "cortex-m4": "cortex-m4", "cortex-m7": "cortex-m7", "cortex-m33": "cortex-m33",
@@ -94,7 +95,11 @@ def draft(chip: Chip, *, core: str | None = None, name: str | None = None) -> Dr
         "target instead and set [console] as it does."
     )
     made.notes += left_out
-    lines = [*_head(chip, made, parent, core_name, unconfirmed), "", "[core]"]
+    lines = _head(chip, made, parent, core_name, unconfirmed)
+    stack_room = next(region.memory.size for region in regions if region.memory.kind == "ram")
+    if stack_room <= _SMALL_RAM:
+        lines.append(f"stack_reserve = {stack_room // 4}  # of {stack_room}: there is not more")
+    lines += ["", "[core]"]
     lines.append(f'name = "{core_name}"')
     lines += [f"clock_hz = {chip.clock_hz:_}"] if chip.clock_hz else []
     lines += _less_fpu(parent, fpu)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from edgecompress.errors import BadInput, UnknownTarget
 
 _LARGEST_DESCRIPTION_BYTES = 64 << 20
+_LARGEST_ALGORITHM_BYTES = 16 << 20
 _MOST_FILES = 200_000
 _LISTED = 8
 _SERIES = 7  # "stm32h7"
@@ -184,11 +185,16 @@ def _memories(memory_map: Iterable[Any]) -> tuple[Memory, ...]:
     from pyocd.core.memory_map import MemoryType
 
     kinds: dict[Any, Literal["flash", "ram"]] = {MemoryType.FLASH: "flash", MemoryType.RAM: "ram"}
-    return tuple(
-        Memory(kinds[region.type], region.name, region.start, region.length, region.is_boot_memory)
-        for region in memory_map
-        if region.type in kinds and not getattr(region, "alias", None)
-    )
+    found = []
+    for region in memory_map:
+        # Flash whose programming algorithm the pack does not bring is a ROM to pyOCD.
+        boots_from_rom = region.type is MemoryType.ROM and region.is_boot_memory
+        kind = "flash" if boots_from_rom else kinds.get(region.type)
+        if kind is not None and not getattr(region, "alias", None):
+            found.append(
+                Memory(kind, region.name, region.start, region.length, region.is_boot_memory)
+            )
+    return tuple(found)
 
 
 def pack_chip(pack: Path, part: str | None) -> Chip:
@@ -205,7 +211,8 @@ def pack_chip(pack: Path, part: str | None) -> Chip:
     _need_pyocd()
     devices = {device.part_number: device for device in _opened(pack).devices}
     device = _chosen(devices, pack, part)
-    processors = list(device._info.processors)  # pyOCD has no public way to the clock
+    # pyOCD has no public way to the clock.
+    processors = list(getattr(getattr(device, "_info", None), "processors", []))
     attributes = dict(processors[0].attrib) if processors else {}
     core = attributes.get("Dcore", "").removeprefix("ARM ").replace("Cortex-", "C").upper()
     return Chip(
@@ -244,8 +251,9 @@ def _opened(pack: Path) -> Any:
                     f"a description has at most {_LARGEST_DESCRIPTION_BYTES >> 20} MiB."
                 )
             text = archive.read(description)
-        for _ in defusedxml.ElementTree.iterparse(io.BytesIO(text), forbid_dtd=True):
-            pass
+        for _, element in defusedxml.ElementTree.iterparse(io.BytesIO(text), forbid_dtd=True):
+            if element.tag == "algorithm":
+                _refuse_large(entries, element.get("name", ""), pack)
         return CmsisPack(str(pack))
     except FileNotFoundError:
         raise BadInput(f"There is no file {pack}.") from None
@@ -256,6 +264,17 @@ def _opened(pack: Path) -> Any:
     except (SyntaxError, ValueError, KeyError, AssertionError, NotImplementedError,
             RuntimeError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]  # fmt: skip
         raise BadInput(f"{pack}: its description cannot be read: {error}.") from None
+
+
+def _refuse_large(entries: list[zipfile.ZipInfo], name: str, pack: Path) -> None:
+    """pyOCD unpacks a flash algorithm whole into memory, whatever file the name means."""
+    base = name.replace("\\", "/").rsplit("/", 1)[-1]
+    for entry in entries:
+        if entry.filename.endswith(base) and entry.file_size > _LARGEST_ALGORITHM_BYTES:
+            raise BadInput(
+                f"{pack}: flash algorithm {entry.filename} unpacks to {entry.file_size >> 20} MiB; "
+                f"one has at most {_LARGEST_ALGORITHM_BYTES >> 20} MiB."
+            )
 
 
 def _chosen(devices: dict[str, Any], pack: Path, part: str | None) -> Any:
