@@ -8,7 +8,7 @@ from edgecompress.device.ports.base import Port
 from edgecompress.errors import DeviceTimeout, ProtocolError
 
 LINE_LIMIT_BYTES = 65536
-ANSWER_LIMIT_BYTES = 1 << 20
+ANSWER_LIMIT_BYTES = 1 << 18
 _SLICE_SECONDS = 0.1
 _SHOWN_CHARACTERS = 80
 

