@@ -59,6 +59,11 @@ _REGISTER_LIST = re.compile(r"\{([^}]*)\}")
 
 def instruction_count(lines: Iterable[str]) -> int:
     """Instructions among lines of text: labels and directives do not count."""
+    return _instruction_count(tuple(lines))
+
+
+@lru_cache(maxsize=1 << 14)
+def _instruction_count(lines: tuple[str, ...]) -> int:
     return sum(1 for line in lines if _mnemonic(line))
 
 
@@ -68,6 +73,11 @@ def cycles(lines: Iterable[str]) -> int:
     LDR and STR 2, but 1 straight after another load or store; LDM, STM, PUSH and POP 1 + N; LDRD
     and STRD 3; taken branches and calls 3; divides 7; everything else 1.
     """
+    return _cycles(tuple(lines))
+
+
+@lru_cache(maxsize=1 << 14)
+def _cycles(lines: tuple[str, ...]) -> int:
     total, after_memory = 0, False
     for line in lines:
         name = _mnemonic(line)
