@@ -8,6 +8,7 @@ from pathlib import Path
 from elftools.elf.elffile import ELFFile
 from intelhex import IntelHex
 
+from edgecompress.link.uf2 import uf2_blocks, uf2_family
 from edgecompress.records import RegionUse, SizeReport
 from edgecompress.target.schema import DeviceProfile
 
@@ -123,6 +124,7 @@ def write_flash_images(elf: Path, profile: DeviceProfile) -> list[str]:
 
     firmware.bin is the first flash region's, firmware.QSPI.bin that of a region QSPI where it holds
     anything. Each begins at the lowest loaded address; gaps are 0xFF, as erased flash reads.
+    firmware.uf2 as well for a chip whose boot ROM takes one.
 
     Returns:
         The files' names.
@@ -146,7 +148,11 @@ def write_flash_images(elf: Path, profile: DeviceProfile) -> list[str]:
         (elf.parent / names[-1]).write_bytes(content.tobinstr())
     with (elf.parent / "firmware.hex").open("w", encoding="ascii", newline="\n") as file:
         memory.write_hex_file(file)
-    return [*names, "firmware.hex"]
+    names.append("firmware.hex")
+    if (family := uf2_family(profile)) is not None:
+        (elf.parent / "firmware.uf2").write_bytes(uf2_blocks(memory, family))
+        names.append("firmware.uf2")
+    return names
 
 
 def _charged(

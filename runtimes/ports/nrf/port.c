@@ -7,6 +7,7 @@
  * UARTE and not the older UART, which nRF53 does not have. Its EasyDMA moves one byte at a time: the
  * line is far slower than the core, and the receiver's FIFO holds what arrives between two bytes.
  */
+#include "cortex_m.h"
 #include "port.h"
 
 #if !defined(PORT_UART_BASE) || !defined(PORT_SERIES) || !defined(PORT_TX_PIN) ||                  \
@@ -85,13 +86,6 @@
 #error "UARTE does 9600, 38400, 57600, 115200, 230400, 460800, 921600 and 1000000 baud."
 #endif
 
-/* Armv7-M Architecture Reference Manual (DDI 0403) C1.6.5 and C1.8. */
-#define DEMCR REGISTER(0xE000EDFCu, 0)
-#define DEMCR_TRACE (1u << 24)
-#define DWT_CONTROL REGISTER(0xE0001000u, 0)
-#define DWT_CYCLES REGISTER(0xE0001000u, 4)
-#define DWT_COUNTS_CYCLES 1u
-
 /* From the linker script. */
 extern const uint32_t edge_stack_limit[], edge_stack_top[];
 
@@ -130,8 +124,9 @@ static void prepare_chip(void) {
 
 uint32_t port_clock_hz(void) { return 128000000u >> (HFCLK_CONTROL & 1u); }
 
-#define ON_CRYSTAL "cache=on hfclk=crystal network_core=off"
-#define ON_RC "cache=on hfclk=rc network_core=off"
+#define CACHE_CONTROL CACHE_ENABLE
+#define CACHE_NAME "cache"
+#define MORE_SETTINGS " network_core=off"
 
 #else
 
@@ -153,8 +148,9 @@ static void prepare_chip(void) {
 /* The core has no other clock (PS52 "CLOCK", HCLK64M). */
 uint32_t port_clock_hz(void) { return 64000000u; }
 
-#define ON_CRYSTAL "icache=on hfclk=crystal"
-#define ON_RC "icache=on hfclk=rc"
+#define CACHE_CONTROL INSTRUCTION_CACHE
+#define CACHE_NAME "icache"
+#define MORE_SETTINGS ""
 
 #endif
 
@@ -193,9 +189,7 @@ void port_init(void) {
   UART_RECEIVE_ENDED = 0;
   UART_START_RECEIVE = 1;
 
-  DEMCR |= DEMCR_TRACE;
-  DWT_CYCLES = 0;
-  DWT_CONTROL |= DWT_COUNTS_CYCLES;
+  start_cycle_counter();
 }
 
 void port_putc(uint8_t byte) {
@@ -224,7 +218,7 @@ void port_flush(void) {}
 /* Never inlined: every reading is taken by the same instruction, so that what surrounds it cancels
  * out of a difference. */
 __attribute__((noinline)) uint64_t port_ticks(void) {
-  uint32_t cycles = DWT_CYCLES;
+  uint32_t cycles = DWT_CYCCNT;
   /* Unsigned subtraction is right across a wrap. */
   elapsed_cycles += (uint32_t)(cycles - last_cycles);
   last_cycles = cycles;
@@ -235,7 +229,15 @@ uint32_t port_tick_hz(void) { return port_clock_hz(); }
 
 const char *port_clock_source(void) { return on_crystal() ? "registers" : "configured"; }
 
-const char *port_settings(void) { return on_crystal() ? ON_CRYSTAL : ON_RC; }
+/* Read back: nRF52805, 810, 811 and 820 have no cache, and there the bit stays 0. */
+const char *port_settings(void) {
+  if (CACHE_CONTROL & 1u) {
+    return on_crystal() ? CACHE_NAME "=on hfclk=crystal" MORE_SETTINGS
+                        : CACHE_NAME "=on hfclk=rc" MORE_SETTINGS;
+  }
+  return on_crystal() ? CACHE_NAME "=off hfclk=crystal" MORE_SETTINGS
+                      : CACHE_NAME "=off hfclk=rc" MORE_SETTINGS;
+}
 
 uint32_t port_device_id(uint8_t id[PORT_DEVICE_ID_LIMIT]) {
   for (uint32_t index = 0; index < 8; index++) {

@@ -178,23 +178,14 @@ static uint32_t cycle_count(void) { return MTIME; }
 
 #elif PORT_CHIP == 2350
 
-/* Armv8-M Architecture Reference Manual (DDI 0553) D1.2.40 and D1.2.61. */
-#define DEMCR REGISTER(0xE000EDFCu, 0)
-#define DEMCR_TRACE (1u << 24)
-#define DWT_CONTROL REGISTER(0xE0001000u, 0)
-#define DWT_CYCLES REGISTER(0xE0001000u, 4)
-#define DWT_COUNTS_CYCLES 1u
+#include "cortex_m.h"
 
 static uint32_t last_cycles;
 static uint64_t elapsed_cycles;
 
-static void start_ticks(void) {
-  DEMCR |= DEMCR_TRACE;
-  DWT_CYCLES = 0;
-  DWT_CONTROL |= DWT_COUNTS_CYCLES;
-}
+static void start_ticks(void) { start_cycle_counter(); }
 
-static uint32_t cycle_count(void) { return DWT_CYCLES; }
+static uint32_t cycle_count(void) { return DWT_CYCCNT; }
 
 #else
 
