@@ -167,12 +167,13 @@ def _link(profile: DeviceProfile, folder: Path, objects: list[str]) -> ImageMani
         link.append("-static")
         firmware = "firmware"
     run_zig([*link, *objects, "-o", firmware], folder=folder, what="linking the tiny image")
-    manifest = _manifest(profile, firmware, sha256_file(folder / firmware))
+    manifest = manifest_of(profile, firmware, sha256_file(folder / firmware))
     (folder / "image.json").write_text(manifest.to_json())
     return manifest
 
 
-def _manifest(profile: DeviceProfile, firmware: str, firmware_hash: str) -> ImageManifest:
+def manifest_of(profile: DeviceProfile, firmware: str, firmware_hash: str) -> ImageManifest:
+    """What image.json says of the tiny image, or of anything that stands for it."""
     common = {"kernel": "by_hand", "output_dtype": "int8", "macs": 0, "is_float": False}
     layers = (
         LayerReport(
