@@ -93,7 +93,7 @@ def ratio_of_medians(
         batch=max(1, _BATCH_VALUES // runs),
         confidence_level=CONFIDENCE,
         method="percentile",
-        random_state=np.random.default_rng(_SEED),
+        rng=np.random.default_rng(_SEED),
     ).confidence_interval
     one, two = float(np.median(first_us)), float(np.median(second_us))
     hidden = first_resolution_us / one + second_resolution_us / two
