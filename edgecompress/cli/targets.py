@@ -70,7 +70,8 @@ def list_targets(
         families = ", ".join(sorted({profile.family or GENERIC for _, profile in listed}))
         raise BadInput("No target is like that.", next_step=f"Families: {families}.")
     origins = {
-        found.entry.name: found.folder.label + (" (hides shipped)" if found.shadows else "")
+        found.entry.name: f"from {found.folder.label}"
+        + (f", hides {', '.join(found.shadows)}" if found.shadows else "")
         for found, _ in chosen
         if found.folder.label != SHIPPED
     }

@@ -25,13 +25,10 @@ def targets_table(
     Args:
         origins: by name, where a target comes from when it is not a shipped one.
     """
-    origins = origins or {}
     headings = ["Target", "core", ">flash", ">RAM", ">clock", "firmware", "runs here on"]
-    table = plain_table(*headings, *(["from"] if origins else []))
-    for column in table.columns[: len(headings)]:
+    table = plain_table(*headings)
+    for column in table.columns:
         column.no_wrap = True
-    table.columns[0].min_width = max(map(len, [p.name for p in profiles] or [""]))
-    table.columns[1].min_width = max(map(len, [p.core.name for p in profiles] or [""]))
     ordered = sorted(profiles, key=lambda profile: (profile.family, profile.name))
     several = len({profile.family for profile in ordered}) > 1
     for family, members in itertools.groupby(ordered, key=lambda profile: profile.family):
@@ -44,8 +41,10 @@ def targets_table(
                 f"{profile.core.clock_hz / 1e6:g} MHz", firmware(profile),
                 ", ".join(runs_on(profile)),
             ]  # fmt: skip
-            table.add_row(*cells, *([Text(origins.get(profile.name, ""))] if origins else []))
-    return table
+            table.add_row(*cells)
+    if not origins:
+        return table
+    return Group(table, Text(""), *(Text(f"{name}: {place}") for name, place in origins.items()))
 
 
 def firmware(profile: DeviceProfile) -> str:
