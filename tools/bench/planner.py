@@ -124,7 +124,7 @@ def link(cell: Cell, deployable: onnx.ModelProto, budget: Budget) -> Linked:
     )  # fmt: skip
 
 
-def cpu_seconds() -> float:
+def used_cpu_seconds() -> float:
     """Of this process and the compilers it has run."""
     return sum(os.times()[:4])
 
@@ -156,9 +156,9 @@ def steps_for(cell: Cell, plan: Plan, cpu_seconds: float) -> int:
     """How many fine-tuning steps of this plan so much CPU time buys, from a timed start."""
 
     def spent(steps: int) -> float:
-        before = cpu_seconds()
+        before = used_cpu_seconds()
         build(cell, plan.model_copy(update={"finetune_steps": steps}))
-        return cpu_seconds() - before
+        return used_cpu_seconds() - before
 
     # both runs look at the validation split equally often
     short, long = spent(_TIMED_STEPS), spent(2 * _TIMED_STEPS)
@@ -175,15 +175,15 @@ def fitted(
     corrections: dict[str, float] = {}
     spent = 0.0
     for _ in range(_ROUNDS):
-        before = cpu_seconds()
+        before = used_cpu_seconds()
         plan = find(cell, budget, names, corrections).plan
-        spent += cpu_seconds() - before
+        spent += used_cpu_seconds() - before
         if cpu_seconds is not None:
             steps = steps_for(cell, plan, cpu_seconds - spent)
             plan = plan.model_copy(update={"finetune_steps": steps})
-        before = cpu_seconds()
+        before = used_cpu_seconds()
         deployable = build(cell, plan)
-        spent += cpu_seconds() - before
+        spent += used_cpu_seconds() - before
         linked = link(cell, deployable, budget)
         if within(linked.size, budget):
             break
@@ -261,9 +261,9 @@ def run_cell(cell: Cell, rows: Rows, options: argparse.Namespace) -> None:
               "effort": cell.effort}  # fmt: skip
     whole = rows.get(method="int8-only", **common)
     if whole is None:
-        before = cpu_seconds()
+        before = used_cpu_seconds()
         linked = int8_only(cell)
-        seconds = cpu_seconds() - before
+        seconds = used_cpu_seconds() - before
         rows.add(whole := row_of(cell, "none", "int8-only", linked, True, seconds, None))
     for name in options.budgets:
         budget = None
