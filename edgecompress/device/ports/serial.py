@@ -1,10 +1,20 @@
-"""A serial port or anything else pyserial has a URL for (`/dev/ttyACM0`, `socket://host:port`)."""
+"""A serial port or anything else pyserial has a URL for: `/dev/ttyACM0`, `socket://host:port`,
+`rfc2217://host:port`.
+
+What is at the other end of a network URL may be hostile. Two habits of pyserial's would let it hang
+the host or fill its memory: opening reads away whatever has arrived until nothing more comes, and
+the RFC 2217 reader queues without limit. Both are replaced here.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import time
+from typing import Any
 
 import serial
+import serial.rfc2217
 
 from edgecompress.device.ports.base import Clock, PortKind
 from edgecompress.errors import DeviceFault, DeviceNotFound, DeviceTimeout
@@ -13,6 +23,7 @@ _READ_BYTES = 4096
 # Fixed when the port is opened: pyserial reconfigures the line whenever a timeout changes.
 _SLICE_SECONDS = 0.05
 _WRITE_SECONDS = 10
+_QUEUE_BYTES = 1 << 16
 
 
 class SerialPort:
@@ -31,12 +42,8 @@ class SerialPort:
 
     def __init__(self, url: str, *, baud: int = 115200) -> None:
         self.name = url
-        # pyserial's RFC 2217 client has no such limit and refuses one.
-        write_seconds = None if url.startswith("rfc2217://") else _WRITE_SECONDS
         try:
-            self._port = serial.serial_for_url(
-                url, baudrate=baud, timeout=_SLICE_SECONDS, write_timeout=write_seconds
-            )
+            self._port = _opened(url, baud)
         except (serial.SerialException, ValueError, OSError) as error:
             raise DeviceNotFound(
                 f"Serial port '{url}' cannot be opened: {error}.",
@@ -59,8 +66,11 @@ class SerialPort:
             while True:
                 # One byte with patience, then whatever came with it: no call per byte.
                 data = self._port.read(1)
+                while data and len(data) < _READ_BYTES and self._port.in_waiting:
+                    # A socket says 1 however many there are.
+                    data += self._port.read(min(self._port.in_waiting, _READ_BYTES - len(data)))
                 if data:
-                    return data + self._port.read(min(self._port.in_waiting, _READ_BYTES - 1))
+                    return data
                 if time.monotonic() >= deadline:
                     return b""
         except (serial.SerialException, OSError) as error:
@@ -71,3 +81,43 @@ class SerialPort:
 
     def close(self) -> None:
         self._port.close()
+
+
+class _Rfc2217(serial.rfc2217.Serial):
+    """pyserial's client with a bounded queue: a flood waits in the network, not in memory."""
+
+    _bounded: queue.Queue[bytes | None] | None = None
+
+    @property
+    def _read_buffer(self) -> queue.Queue[bytes | None] | None:
+        return self._bounded
+
+    @_read_buffer.setter
+    def _read_buffer(self, value: queue.Queue[bytes | None] | None) -> None:
+        if value is not None:
+            value.maxsize = _QUEUE_BYTES
+        self._bounded = value
+
+    def close(self) -> None:
+        """The reader thread may wait for room: it must go on to find its socket closed."""
+        if self._bounded is not None:
+            self._bounded.maxsize = 0
+            with contextlib.suppress(queue.Empty):
+                self._bounded.get_nowait()
+        super().close()
+
+
+def _opened(url: str, baud: int) -> serial.Serial:
+    if url.lower().startswith("rfc2217://"):
+        # It has no limit on writing, and refuses one; its socket has: 5 seconds.
+        port: Any = _Rfc2217()
+        port.port = url
+    else:
+        port = serial.serial_for_url(url, do_not_open=True, write_timeout=_WRITE_SECONDS)
+    port.baudrate = baud
+    port.timeout = _SLICE_SECONDS
+    if "://" in url:
+        # Whoever opens a device skips its old chatter, in bounded time.
+        port.reset_input_buffer = lambda: None
+    port.open()
+    return port
