@@ -8,6 +8,11 @@ Each table of that file is one key of a target's `[console.settings]`:
     default = 0             # without it the key is required
     minimum = 0             # integers only; so is maximum
     choices = [0, 8000000]  # when only these will do
+    pattern = "P[A-I]\\d"    # strings only: a regular expression for the whole of it
+
+    [line.choices_by.family]    # what `line` may be, by the value of the setting `family`
+    f4 = ["f401", "f446"]
+    h7 = ["h743"]
 
 The firmware is compiled with -DPORT_CRYSTAL_HZ=0, defaults included. A port without settings has
 no such file. A port is a folder: making one makes its name known here.
@@ -20,6 +25,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any, Literal
+
+from pydantic import Field
 
 from edgecompress.paths import shipped
 from edgecompress.records import Record
@@ -38,6 +45,8 @@ class SettingRule(Record):
     minimum: int | None = None
     maximum: int | None = None
     choices: tuple[Setting, ...] = ()
+    pattern: str = ""
+    choices_by: dict[str, dict[str, tuple[Setting, ...]]] = Field(default={})
 
 
 @functools.cache
@@ -78,6 +87,14 @@ def complete_settings(port: str, settings: Mapping[str, Any]) -> dict[str, Setti
         if fault := _fault(value, rule):
             raise ValueError(f"settings.{key} is {value!r}, but {where} wants {fault}")
         complete[key] = value
+    for key, rule in rules.items():
+        for other, choices in rule.choices_by.items():
+            allowed = choices.get(str(complete[other]), ())
+            if complete[key] not in allowed:
+                raise ValueError(
+                    f"settings.{key} is {complete[key]!r}, but with {other} {complete[other]!r} "
+                    f"{where} wants one of {', '.join(map(str, allowed))}"
+                )
     return complete
 
 
@@ -92,6 +109,8 @@ def _fault(value: Any, rule: SettingRule) -> str:
     elif not isinstance(value, str) or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) is None:
         # It becomes a word of C.
         return "a word of letters, digits and _"
+    elif rule.pattern and re.fullmatch(rule.pattern, value) is None:
+        return f"what {rule.pattern} matches"
     if rule.choices and value not in rule.choices:
         return f"one of {', '.join(map(str, rule.choices))}"
     return ""

@@ -28,6 +28,16 @@ choices = ["f4", "h7"]
 [tx]
 type = "string"
 meaning = "the pin"
+pattern = 'P[A-I]\\d'
+
+[line]
+type = "string"
+meaning = "which limits"
+default = "h743"
+
+[line.choices_by.family]
+f4 = ["f401", "f446"]
+h7 = ["h743"]
 """
 
 
@@ -51,9 +61,11 @@ def ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("ports")
 def test_a_new_port_is_one_folder_and_gets_its_defaults() -> None:
     console = Console(port="made", settings={"tx": "PD8", "family": "h7"})
-    assert console.settings == {"crystal_hz": 0, "family": "h7", "tx": "PD8"}
+    assert console.settings == {
+        "crystal_hz": 0, "family": "h7", "tx": "PD8", "line": "h743",
+    }  # fmt: skip
     assert port_settings.settings_defines(console.settings) == [
-        "-DPORT_CRYSTAL_HZ=0", "-DPORT_FAMILY=h7", "-DPORT_TX=PD8",
+        "-DPORT_CRYSTAL_HZ=0", "-DPORT_FAMILY=h7", "-DPORT_TX=PD8", "-DPORT_LINE=h743",
     ]  # fmt: skip
 
 
@@ -66,6 +78,11 @@ def test_a_new_port_is_one_folder_and_gets_its_defaults() -> None:
         ({"family": "h8", "tx": "PD8"}, r"settings.family is 'h8', .* wants one of f4, h7"),
         ({"family": "h7", "tx": "PD8 -Dx"}, "wants a word of letters, digits and _"),
         ({"family": "h7", "tx": 8}, "wants a word of letters"),
+        (
+            {"family": "h7", "tx": "PD88"},
+            r"settings.tx is 'PD88', .* wants what P\[A-I\]\\d matches",
+        ),
+        ({"family": "f4", "tx": "PD8"}, r"line is 'h743', but with family 'f4' .* of f401, f446"),
         ({"family": "h7", "tx": "PD8", "crystal_hz": -1}, "a number from 0 to 50000000"),
         ({"family": "h7", "tx": "PD8", "crystal_hz": True}, "wants an integer"),
     ],
