@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from edgecompress.device.adb_client import printable
@@ -18,6 +18,7 @@ from edgecompress.device.flashers.job import Flashed, FlashJob, need
 from edgecompress.errors import BadInput, DeviceFault, DeviceNotFound, DeviceTrouble
 
 _READ_BYTES = 4096
+_PERCENT = 100
 _CORES = {"cortex-m0plus": "cortex-m0+"}
 
 
@@ -164,27 +165,37 @@ def _program(session: Any, job: FlashJob) -> None:
                 f"pyOCD's {job.flashing.pyocd_target}.",
                 next_step="Check flashing.pyocd_target of the target.",
             )
-    job.progress.stage(f"Program {job.size_bytes} bytes", 100)
-    loader = FlashLoader(
-        session, _percent(job), chip_erase="sector", smart_flash=True, trust_crc=False
-    )
+    job.progress.stage(f"Program {job.size_bytes} bytes", 2 * _PERCENT)
+    report = _Percents(job)
+    loader = FlashLoader(session, report, chip_erase="sector", smart_flash=True, trust_crc=False)
     for address, data in job.segments:
         loader.add_data(address, list(data))
     loader.commit()
+    report.finish()
 
 
-def _percent(job: FlashJob) -> Callable[[float], None]:
-    """pyOCD reports a fraction done, erasing and programming each from 0; progress counts steps."""
-    shown = 0
+class _Percents:
+    """pyOCD tells a fraction done, of erasing first and of programming then; progress counts."""
 
-    def report(fraction: float) -> None:
-        nonlocal shown
-        percent = min(round(100 * fraction), 100)
-        if percent > shown:
-            job.progress.advance(percent - shown)
-            shown = percent
+    def __init__(self, job: FlashJob) -> None:
+        self._progress = job.progress
+        self._phase = self._last = self._shown = 0
 
-    return report
+    def __call__(self, fraction: float) -> None:
+        percent = min(round(_PERCENT * fraction), _PERCENT)
+        if percent < self._last:
+            self._phase = 1
+        self._last = percent
+        self._advance_to(self._phase * _PERCENT + percent)
+
+    def finish(self) -> None:
+        """What was in flash already is neither erased nor programmed, and told as nothing."""
+        self._advance_to(2 * _PERCENT)
+
+    def _advance_to(self, done: int) -> None:
+        if done > self._shown:
+            self._progress.advance(done - self._shown)
+            self._shown = done
 
 
 def _verify(target: Any, job: FlashJob) -> None:
