@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import time
 from typing import Any
 
@@ -101,7 +102,7 @@ class _Rfc2217(serial.rfc2217.Serial):
     def close(self) -> None:
         """The reader thread may wait for room: it must go on to find its socket closed."""
         if self._bounded is not None:
-            self._bounded.maxsize = 0
+            self._bounded.maxsize = sys.maxsize
             with contextlib.suppress(queue.Empty):
                 self._bounded.get_nowait()
         super().close()
