@@ -112,6 +112,12 @@ def _choose_tool(profile: DeviceProfile, options: FlashOptions, *, port: str | N
             f"{profile.name} does not say how it is flashed.",
             next_step="Add a [flashing] table to the target, or program firmware.hex yourself.",
         )
+    if not profile.has_firmware:
+        raise BadInput(
+            f"There is no port of the firmware for {profile.name}: its firmware.elf is for the "
+            "virtual board.",
+            next_step="Link lib/libmodel.a into your own firmware, or name a port in [console].",
+        )
     if options.tool is not None:
         if options.tool not in tools:
             raise BadInput(
@@ -120,7 +126,7 @@ def _choose_tool(profile: DeviceProfile, options: FlashOptions, *, port: str | N
             )
         return options.tool
     if port is not None:
-        over_serial = [tool for tool in tools if tool != "pyocd"]
+        over_serial: list[Tool] = [tool for tool in tools if tool != "pyocd"]
         if not over_serial:
             raise BadInput(
                 f"{profile.name} is flashed by {tools[0]}, which uses no serial port.",
