@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_image as tiny
 
+from edgecompress.device.peripherals.stm32 import F4, H7, U5
 from edgecompress.device.ports.virtual import VirtualPort
 from edgecompress.device.protocol import Client, Identity
 from edgecompress.errors import BuildFailed, DeviceFault, DeviceTimeout
@@ -119,6 +120,23 @@ def test_a_crystal_that_never_starts_is_told_and_replaced(
     assert identity.settings.endswith("oscillator=internal crystal=failed")
 
 
+@pytest.mark.parametrize(
+    ("target", "chip", "reset_hz"),
+    [
+        ("stm32f446re", F4, 16_000_000),
+        ("stm32h743zi", H7, 64_000_000),
+        ("stm32u585ai", U5, 4_000_000),
+    ],
+)
+def test_a_pll_that_never_locks_is_told_and_done_without(
+    tiny_image: TinyImage, monkeypatch: pytest.MonkeyPatch, target: str, chip: Any, reset_hz: int
+) -> None:
+    monkeypatch.setattr(chip, "_pll_ready", lambda _chip: False)
+    identity = talk(tiny_image(target), load_target(target))
+    assert identity.clock_hz == identity.tick_hz == reset_hz
+    assert "pll=failed" in identity.settings
+
+
 @pytest.mark.parametrize("target", ["stm32l4r5zi", "stm32u585ai"])
 def test_a_crystal_is_used_where_there_is_one(build: Callable[..., Path], target: str) -> None:
     profile = changed(target, crystal_hz=16_000_000)
@@ -156,9 +174,9 @@ SLIPS = [
      "reads flash with 4 wait states at a core clock of 180 MHz, which needs 5"),
     ("stm32f446re", "families/f4.h", "OVER_DRIVE_ABOVE_f446 168000000u",
      "OVER_DRIVE_ABOVE_f446 180000000u",
-     "runs the core at 180 MHz, but an f446 allows 168 MHz at voltage scale 3 of PWR_CR without"),
+     "runs the core at 180 MHz, but f446 allows 168 MHz at voltage scale 3 of PWR_CR without"),
     ("stm32f446re", "families/f4.h", "APB1_LIMIT_f446 45000000u", "APB1_LIMIT_f446 90000000u",
-     "clocks APB1 with 90 MHz; an f446 allows 45 MHz"),
+     "clocks APB1 with 90 MHz; f446 allows 45 MHz"),
     ("stm32f446re", "port.c", "enable(UART_CLOCKS, JOIN(PORT_UART, _ENABLE));", "",
      "uses USART2 while its clock is off: bit 17 of 0x40023840"),
     ("stm32f446re", "port.c", "(PORT_UART_FUNCTION) << four", "8u << four",
@@ -172,7 +190,7 @@ SLIPS = [
     ("stm32h743zi", "families/h7.h", "enable(&RCC_AHB2ENR, AHB2ENR_SRAMS);", "",
      "runs without the clock of D2"),
     ("stm32h743zi", "families/h7.h", "SYSCFG_PWRCR |= PWRCR_ODEN;", "",
-     "runs the core at 480 MHz, but an h743 allows 400 MHz"),
+     "runs the core at 480 MHz, but h743 allows 400 MHz"),
     ("stm32h743zi", "families/h7.h", ": 0x24u)", ": 0x14u)", "left WRHIGHFREQ below 2"),
     ("stm32l4r5zi", "port.c", "  connect_pin_supply();\n", "",
      "uses a pin of port G while PWR_CR2.IOSV cuts its supply off"),
@@ -180,7 +198,7 @@ SLIPS = [
      "went beyond 80 MHz in one step"),
     ("stm32u585ai", "families/u5.h", "#define BOOST_ABOVE 55000000u",
      "#define BOOST_ABOVE 160000000u",
-     "runs the core at 80 MHz, but an u585 allows 55 MHz in voltage range 1 without the booster"),
+     "runs the core at 80 MHz, but u585 allows 55 MHz in voltage range 1 without the booster"),
 ]  # fmt: skip
 
 

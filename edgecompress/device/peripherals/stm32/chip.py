@@ -145,7 +145,7 @@ class Chip(ABC):
         limit, circumstance = self.core_limit()
         if hz > limit:
             yield (
-                f"runs the core at {megahertz(hz)}, but an {self.line} allows {megahertz(limit)} "
+                f"runs the core at {megahertz(hz)}, but {self.line} allows {megahertz(limit)} "
                 f"{circumstance}"
             )
         have, needed = self.flash_waits()
@@ -157,7 +157,7 @@ class Chip(ABC):
         for bus, fastest in self.bus_limits().items():
             if self.bus_hz(bus) > fastest:
                 yield (
-                    f"clocks {bus} with {megahertz(self.bus_hz(bus))}; an {self.line} allows "
+                    f"clocks {bus} with {megahertz(self.bus_hz(bus))}; {self.line} allows "
                     f"{megahertz(fastest)}"
                 )
 

@@ -131,7 +131,7 @@ class _F4F7(Chip):
         turned_on = new & ~old
         if turned_on >> _OVER_DRIVE & 1:
             if not self._limits.over_drive:
-                yield f"turned over-drive on, which an {self.line} does not have"
+                yield f"turned over-drive on, which {self.line} does not have"
             elif not self._pll_ready():
                 yield "turned over-drive on while the PLL is off"
         if turned_on >> _OVER_DRIVE_SWITCH & 1 and not old >> _OVER_DRIVE & 1:
