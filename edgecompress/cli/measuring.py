@@ -27,6 +27,10 @@ Devices = Annotated[
 Everything = Annotated[
     bool, typer.Option("--all", help="Every attached board that runs this very model.")
 ]
+FlashFirst = Annotated[bool, typer.Option("--flash", help="Put the image onto the board first.")]
+Probe = Annotated[
+    str | None, typer.Option("--probe", help="The debug probe to flash with (see `devices`).")
+]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Measure again and again until Ctrl-C; show the drift.")
 ]
@@ -64,6 +68,8 @@ def profile(
     warmup: opt.Warmup = 1,
     layers: opt.Layers = False,
     watch: Watch = False,
+    flash: FlashFirst = False,
+    probe: Probe = None,
     voltage: Voltage = None,
     note: Note = "",
     as_json: opt.AsJson = False,
@@ -76,11 +82,16 @@ def profile(
     if watch:
         if everything or len(devices) > 1:
             raise BadConfig("--watch follows one device.", next_step="Name one with --device.")
+        if flash:
+            raise BadConfig("--watch does not flash.", next_step="Flash first: edgecompress flash.")
         from edgecompress.cli.watch import watch_device
 
         measured = watch_device(image_dir, next(iter(devices), None), layers=layers, **chosen)
         return _show_measurement(measured, image_dir, as_json=as_json)
     if everything or len(devices) > 1:
+        if probe is not None:
+            raise BadConfig("--probe is for one board.", next_step="Flash several one by one.")
+        chosen["flash"] = flash
         return _profile_several(
             image_dir, devices, chosen, everything=everything, as_json=as_json, debug=debug
         )
@@ -88,8 +99,9 @@ def profile(
         from edgecompress import api
 
         measured = api.profile(
-            image_dir, device=next(iter(devices), None), layers=layers, progress=progress, **chosen
-        )
+            image_dir, device=next(iter(devices), None), layers=layers, flash=flash, probe=probe,
+            progress=progress, **chosen,
+        )  # fmt: skip
     return _show_measurement(measured, image_dir, as_json=as_json)
 
 
@@ -116,7 +128,9 @@ def _profile_several(
         from edgecompress import api
 
         if everything:
-            attached = api.find_boards(image_dir, target=chosen["target"], progress=progress)
+            attached = api.find_boards(
+                image_dir, target=chosen["target"], flash=chosen["flash"], progress=progress
+            )
             devices += [board for board in attached if board not in devices]
         fleet: Fleet = api.profile_fleet(image_dir, devices, progress=progress, **chosen)
     if as_json:

@@ -19,10 +19,11 @@ DRIFT_LIMIT = 0.03
 _DRIFT_RUNS = 10
 _WALL_LIMIT = 1.01
 
-_CACHES = ("icache", "dcache", "cache", "prefetch", "art")
-_OFF = ("off", "0", "no", "disabled")
-_OSCILLATOR_KEYS = ("oscillator", "clock", "source", "osc")
-_FALLBACKS = ("fallback", "hsi", "msi", "rc", "internal", "rosc")
+_SPEEDS_UP = ("cache", "prefetch")
+"""Endings of settings that make a core fast when on: "icache", "xip_cache"."""
+_OFF = ("off", "0", "no")
+_OSCILLATORS = ("oscillator", "hfclk")
+_INTERNAL = ("internal", "rc", "fallback")
 
 
 def doubts_of_time(
@@ -82,13 +83,18 @@ def doubts_of_device(origin: Provenance) -> list[str]:
             f"({100 * (clock / rated - 1):+.1f} %, beyond {100 * CLOCK_LIMIT:.0f} %)."
         )
     settings = {key.lower(): value.lower() for key, value in origin.settings.items()}
-    off = [key for key in _CACHES if settings.get(key) in _OFF]
+    off = [key for key, value in settings.items() if key.endswith(_SPEEDS_UP) and value in _OFF]
     if off:
         found.append(f"Off on the device: {', '.join(off)}.")
-    for key in _OSCILLATOR_KEYS:
-        value = settings.get(key, "")
-        if any(word in value for word in _FALLBACKS):
-            found.append(f"The clock comes from a fallback oscillator ({key}={value}).")
+    failed = [key for key, value in settings.items() if value == "failed"]
+    if failed:
+        found.append(f"Failed to start on the device: {', '.join(failed)}.")
+    for key in _OSCILLATORS:
+        if settings.get(key) in _INTERNAL:
+            found.append(
+                f"The clock comes from an internal oscillator ({key}={settings[key]}), which may "
+                "be a percent or more off what the firmware believes."
+            )
     governors = _governors(origin)
     if changing := sorted(governors - {"performance", "userspace"}):
         found.append(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgecompress.device.harness import Session, open_device
 from edgecompress.device.provenance import Remarks
+from edgecompress.device_records import FoundDevice
 from edgecompress.errors import BadInput, DeviceNotFound, EdgeCompressError
 from edgecompress.measuring.artifact import Artifact, open_artifact
+from edgecompress.measuring.flashing import flash_before
 from edgecompress.measuring.profiling import measure_and_keep
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import Fleet, FleetMember
@@ -24,6 +27,7 @@ def profile_fleet(
     runs: int = 10,
     warmup: int = 1,
     target: str | None = None,
+    flash: bool = False,
     voltage_v: float | None = None,
     note: str = "",
     progress: Progress = SILENT,
@@ -32,6 +36,7 @@ def profile_fleet(
 
     Args:
         devices: what `--device` takes, each as often as there are boards of that name.
+        flash: put the image onto each board first, one after the other.
 
     Returns:
         A member a device, in the order given: its measurement, or how it failed.
@@ -50,18 +55,26 @@ def profile_fleet(
         )
         return FleetMember(device=session.port.name, measurement=measured)
 
-    boards = [_Board(artifact, device, measure, progress) for device in devices]
+    boards = [_Board(artifact, device, measure, progress, flash=flash) for device in devices]
     _run_all(boards)
     return Fleet(members=tuple(board.result() for board in boards))
 
 
 def find_boards(
-    image_dir: Path, *, target: str | None = None, progress: Progress = SILENT
+    image_dir: Path,
+    *,
+    target: str | None = None,
+    flash: bool = False,
+    progress: Progress = SILENT,
 ) -> list[str]:
     """Attached devices that run this artifact, as `--device` takes them: what `--all` means.
 
     Boards on serial ports are asked which model they run, which may reset them; adb devices take
     the image as it is pushed, so all that are ready count where the artifact is for a host.
+
+    Args:
+        flash: boards that are, or by their adapter likely are, of the artifact's target count too:
+            they are about to get its image.
 
     Raises:
         BadInput: no image.
@@ -74,9 +87,10 @@ def find_boards(
     wanted = artifact.manifest.model_hash
     found = []
     for device in discover(probe=True):
-        if device.kind == "serial" and device.model == wanted:
+        is_board = device.kind == "serial"
+        if is_board and (device.model == wanted or (flash and _is_likely(artifact, device))):
             found.append(device.address)
-        elif device.kind == "serial" and device.model:
+        elif is_board and device.model:
             progress.note(f"{device.address} runs another model: left out.")
         elif device.kind == "adb" and device.state == "ready" and _is_pushable(artifact):
             found.append(device.address)
@@ -86,6 +100,12 @@ def find_boards(
             next_step="See `edgecompress devices`; flash the image, or name one with --device.",
         )
     return found
+
+
+def _is_likely(artifact: Artifact, device: FoundDevice) -> bool:
+    return any(
+        fnmatch.fnmatchcase(artifact.profile.name, pattern) for pattern in device.likely_targets
+    )
 
 
 def _is_pushable(artifact: Artifact) -> bool:
@@ -109,9 +129,11 @@ class _Board:
         device: str,
         measure: Callable[[Session], FleetMember],
         progress: Progress,
+        *,
+        flash: bool,
     ) -> None:
         self._artifact, self._device, self._measure = artifact, device, measure
-        self._progress = progress
+        self._progress, self._flash = progress, flash
         self._session: Session | None = None
         self._member: FleetMember | None = None
         self._bug: Exception | None = None
@@ -119,6 +141,8 @@ class _Board:
 
     def _work(self) -> None:
         try:
+            if self._flash:
+                flash_before(self._artifact, self._device, self._progress)
             with open_device(
                 self._artifact.folder, self._artifact.profile, self._device
             ) as self._session:

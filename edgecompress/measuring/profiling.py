@@ -10,6 +10,7 @@ from edgecompress.device.meter import Meter
 from edgecompress.device.provenance import Remarks
 from edgecompress.errors import DeviceTrouble, UnwritableOutput
 from edgecompress.measuring.artifact import Artifact, open_artifact
+from edgecompress.measuring.flashing import flash_before
 from edgecompress.measuring.store import save
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import Measurement
@@ -23,6 +24,8 @@ def profile(
     warmup: int = 1,
     layers: bool = False,
     target: str | None = None,
+    flash: bool = False,
+    probe: str | None = None,
     voltage_v: float | None = None,
     note: str = "",
     progress: Progress = SILENT,
@@ -33,6 +36,7 @@ def profile(
         device: default the target's virtual board, or a process for hosts.
         layers: also the cost of each layer in what is returned; what is kept always has it.
         target: where image.json's target is not a shipped one, its name or TOML.
+        flash: put the image onto the board first; `probe` is the debug probe's id.
         voltage_v, note: what the person at the bench knows, recorded as said.
 
     Raises:
@@ -42,6 +46,9 @@ def profile(
     """
     artifact = open_artifact(image_dir, target)
     where = device or artifact.default_device()
+    if flash:
+        progress.stage(f"Flash {where}")
+        flash_before(artifact, where, progress, probe=probe)
     progress.stage(f"Measure on {where}", total=runs)
     with open_device(image_dir, artifact.profile, where) as session:
         measured = measure_and_keep(

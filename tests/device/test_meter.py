@@ -16,6 +16,7 @@ from edgecompress.device.identity import MemoryRange
 from edgecompress.device.meter import KEPT_RUNS, LAYER_PASSES, Meter
 from edgecompress.device.ports.base import Clock
 from edgecompress.device.provenance import Remarks
+from edgecompress.device_records import AdbConditions, CpuCluster
 from edgecompress.errors import DeviceFault
 from edgecompress.target.schema import DeviceProfile
 
@@ -156,7 +157,12 @@ def test_more_work_than_time_is_a_wrong_clock(bench: Bench) -> None:
         ({"clock_hz": 16_000_000}, "runs at 16 MHz, the target is rated at 216 MHz (-92.6 %"),
         ({"clock_hz": 0}, ""),
         ({"settings": "icache=off dcache=off"}, "Off on the device: icache, dcache"),
-        ({"settings": "oscillator=hsi-fallback"}, "fallback oscillator (oscillator=hsi-fallback)"),
+        ({"settings": "xip_cache=off flash_divider=4"}, "Off on the device: xip_cache"),
+        ({"settings": "icache=as_rom_left_it network_core=off"}, ""),
+        ({"settings": "oscillator=crystal"}, ""),
+        ({"settings": "oscillator=internal"}, "internal oscillator (oscillator=internal)"),
+        ({"settings": "icache=on hfclk=rc"}, "internal oscillator (hfclk=rc)"),
+        ({"settings": "crystal=failed pll=failed"}, "Failed to start on the device: crystal, pll"),
         ({"settings": ""}, ""),
     ],
 )
@@ -165,6 +171,50 @@ def test_the_devices_own_state(bench: Bench, said: dict[str, Any], expected: str
     assert expected in found
     if not expected:
         assert found == ""
+
+
+@pytest.mark.parametrize(
+    ("pinned", "governors", "expected"),
+    [
+        ((), ("performance", "performance"), ""),
+        ((), ("schedutil", "performance"), "governor is schedutil"),
+        ((4,), ("schedutil", "performance"), ""),
+        ((4,), ("performance", "powersave"), "governor is powersave"),
+        ((), ("", ""), ""),
+    ],
+)
+def test_a_phones_governor(
+    bench: Bench, pinned: tuple[int, ...], governors: tuple[str, str], expected: str
+) -> None:
+    seen = AdbConditions(
+        serial="0a388e93", pinned_cpus=pinned,
+        clusters_after=(CpuCluster(name="little", cpus=(0, 1), governor=governors[0]),
+                        CpuCluster(name="big", cpus=(4, 5), governor=governors[1])),
+    )  # fmt: skip
+    meter = bench(noisy(0.001), clock_source="host", device_id="", clock_hz=2_000_000_000)
+    port: Any = meter._session.port
+    port.kind, port.conditions = "adb", lambda: seen
+    found = doubts(meter)
+    assert expected in found
+    if not expected:
+        assert found == ""
+    origin = meter.record().provenance
+    assert origin is not None
+    assert origin.conditions == seen
+    assert origin.device_id == "0a388e93"
+
+
+def test_a_phone_that_is_gone_leaves_its_runs_without_conditions(bench: Bench) -> None:
+    def gone() -> AdbConditions:
+        raise DeviceFault("the phone is gone.")
+
+    meter = bench(noisy())
+    port: Any = meter._session.port
+    port.conditions = gone
+    meter.run(3)
+    origin = meter.record(incomplete="gone").provenance
+    assert origin is not None
+    assert origin.conditions is None
 
 
 def test_emulated_counts_get_no_statistics_and_no_doubts(bench: Bench) -> None:

@@ -145,3 +145,39 @@ def test_all_means_every_board_that_runs_this_model(
     devices.clear()
     with pytest.raises(DeviceNotFound, match="No attached board"):
         api.find_boards(folder)
+    devices.append(found(address="serial:/dev/ttyACM1", likely_targets=("cortex-*",)))
+    assert api.find_boards(folder, flash=True) == ["serial:/dev/ttyACM1"]
+
+
+def test_each_board_is_flashed_through_its_own_probe(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgecompress.device import flash as flasher
+    from edgecompress.device_records import FlashReport
+
+    folder = artifact("x86-64")
+    asked: list[dict[str, Any]] = []
+
+    def flash(image_dir: Path, profile: Any, **where: Any) -> FlashReport:
+        asked.append(where)
+        return FlashReport(
+            tool="pyocd", where=str(where["probe"]), target=profile.name, chip="", verified="read",
+            firmware_hash="", flash_bytes=1, seconds=0.1,
+        )  # fmt: skip
+
+    boards = [
+        found(address=f"serial:/dev/ttyACM{number}", details={"serial_number": f"PROBE{number}"})
+        for number in range(2)
+    ]
+    probes = [found(address="PROBE1", kind="probe")]
+    monkeypatch.setattr(discovery, "discover", lambda **_: boards + probes)
+    monkeypatch.setattr(flasher, "flash", flash)
+    fleet = api.profile_fleet(
+        folder, ["serial:/dev/ttyACM0", "serial:/dev/ttyACM1", "process"], runs=1, flash=True
+    )
+    assert sorted(str(where["probe"]) for where in asked) == ["None", "PROBE1"]
+    assert all(where["port"] is None for where in asked)
+    assert [member.error_kind for member in fleet.members] == [
+        "DeviceNotFound", "DeviceNotFound", "BadInput"
+    ]  # fmt: skip
+    assert "is not a board that is flashed" in fleet.members[2].error
