@@ -280,3 +280,9 @@ def test_shipped_targets_are_identified_by_their_own_chip() -> None:
         if chip is not None and name.startswith(("stm32f4", "nrf52", "rp2")):
             digits = name.removeprefix("stm32").removeprefix("nrf")[:3]
             assert digits[1:3] in chip.name.lower(), f"{name} is taken for {chip.name}"
+
+
+def test_a_chip_the_firmware_has_no_port_for_is_not_flashed(make_image: MakeImage) -> None:
+    with pytest.raises(BadInput, match="no port of the firmware for stm32f103c8") as caught:
+        flash(make_image("stm32f103c8"), load_target("stm32f103c8"), probe="066")
+    assert "lib/libmodel.a" in str(caught.value.next_step)
