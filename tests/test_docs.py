@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,15 @@ def test_readme_config_is_accepted(tmp_path: Path) -> None:
     assert load_config(tmp_path).flash == 512 * 1024
 
 
-def test_the_target_example_is_a_target(tmp_path: Path) -> None:
-    (example,) = blocks(ROOT / "docs" / "add-a-target.md", "toml")
-    path = tmp_path / "my-board.toml"
-    path.write_text(example, encoding="utf-8")
-    assert load_target(str(path)).ram_bytes == 96 * 1024
-    assert main(["targets", "check", str(path)]) == 0
+def test_the_target_examples_are_targets(tmp_path: Path) -> None:
+    examples = blocks(ROOT / "docs" / "add-a-target.md", "toml")
+    assert len(examples) == 2
+    for number, example in enumerate(examples):
+        name = tomllib.loads(example)["name"]
+        path = tmp_path / f"{name}.toml"
+        path.write_text(example, encoding="utf-8")
+        assert load_target(str(path)).has_firmware == bool(number)
+        assert main(["targets", "check", str(path)]) == 0
 
 
 @pytest.mark.slow

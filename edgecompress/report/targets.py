@@ -25,7 +25,7 @@ def targets_table(
     Args:
         origins: by name, where a target comes from when it is not a shipped one.
     """
-    headings = ["Target", "core", ">flash", ">RAM", ">clock", "firmware", "runs here on"]
+    headings = ["Target", "core", ">flash", ">RAM", ">MHz", "firmware", "runs here on"]
     table = plain_table(*headings)
     for column in table.columns:
         column.no_wrap = True
@@ -38,7 +38,7 @@ def targets_table(
             cells = [
                 Text(profile.name, style="bold"), Text(profile.core.name),
                 _size(profile.flash_bytes), _size(profile.ram_bytes),
-                f"{profile.core.clock_hz / 1e6:g} MHz", firmware(profile),
+                f"{profile.core.clock_hz / 1e6:g}", firmware(profile),
                 ", ".join(runs_on(profile)),
             ]  # fmt: skip
             table.add_row(*cells)
