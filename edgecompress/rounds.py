@@ -56,14 +56,26 @@ def fit_rounds(job: Job, folder: Path, checkpoints: Checkpoints, replayed: Plan 
         result = image_result(job, deployable, folder, plan)
         attempt += 1
         if result.fits:
-            told = {"objective": found.objective, "front": pareto(found.trials, plan),
-                    "ledger": ledger, "sensitivity": found.sensitivity}  # fmt: skip
+            notes = (*result.notes, *_replaced(plan))
+            told = {"notes": notes, "objective": found.objective,
+                    "front": pareto(found.trials, plan), "ledger": ledger,
+                    "sensitivity": found.sensitivity}  # fmt: skip
             return result.model_copy(update=told)
         if replayed is not None or attempt == MAX_ROUNDS:
             raise _over_budget(result)
         measured = SizeReport(flash_sections=result.flash.sections, ram_parts=result.ram.parts)
         corrections = corrections_from(plan.predicted, measured, corrections)
         job.clock.note("The linked image is over budget; planning again with its measured sizes.")
+
+
+def _replaced(plan: Plan) -> tuple[str, ...]:
+    """Said plainly where the image is not the user's model any more."""
+    if plan.student is None:
+        return ()
+    return (
+        f"The model itself would not do: a student of the family {plan.student.family} "
+        f"({plan.student.name}) learnt from it and takes its place.",
+    )
 
 
 def _planned(

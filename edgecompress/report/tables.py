@@ -63,7 +63,15 @@ def plan_table(plan: Plan, *, folder: Path | None = None) -> RenderableType:
         for layer, choice in plan.low_rank.items():
             table.add_row(Text(layer), choice.method, " × ".join(map(str, choice.ranks)))
         parts += [Text(""), table]
-    if not plan.widths and not plan.low_rank:
+    if plan.student is not None:
+        words = f"The student {plan.student.name} learns from the model and takes its place."
+        parts.append(Text(words))
+    if plan.weights:
+        table = plain_table("Layer", "weights stored as")
+        for layer, storage in plan.weights.items():
+            table.add_row(Text(layer), storage.format)
+        parts += [Text(""), table]
+    if not plan.widths and not plan.low_rank and not plan.weights and plan.student is None:
         parts.append(Text("int8 quantization alone is enough.", style="dim"))
     return Group(*parts)
 

@@ -336,6 +336,8 @@ def _plan(result: Result) -> Text | None:
     if plan is None:
         return None
     done = ["int8"]
+    if plan.student is not None:
+        done.append(f"{plan.student.name} in the model's place")
     if plan.widths:
         done.append(f"{_counted(len(plan.widths), 'channel group')} narrowed")
     if plan.low_rank:
