@@ -139,7 +139,9 @@ Device = Annotated[
     typer.Option("--device", help="virtual, process, qemu, serial:/dev/ttyACM0 or socket://..."),
 ]
 Runs = Annotated[int, typer.Option("--runs", min=1, help="Measured inferences.")]
-Warmup = Annotated[int, typer.Option("--warmup", min=0, help="Inferences before measuring.")]
+Warmup = Annotated[
+    int, typer.Option("--warm-up", "--warmup", min=0, help="Inferences before measuring.")
+]
 Layers = Annotated[bool, typer.Option("--layers", help="Also measure each layer.")]
 Output = Annotated[
     Path | None,

@@ -239,11 +239,16 @@ def fleet_table(fleet: Fleet, *, name: str) -> RenderableType:
     measured = fleet.measured
     counted = bool(measured) and all(one.instructions is not None for one in measured)
     columns = [">instructions"] if counted else [">median", ">IQR", ">min", ">p99"]
-    table = plain_table("Device", "id", *columns, ">runs", ">clock", ">against first", "")
+    table = plain_table("Device", "id", *columns, ">clock", ">to first", "")
+    for column in table.columns[1:]:
+        column.no_wrap = True
     first = next(iter(measured), None)
     for member in fleet.members:
         table.add_row(*_fleet_row(member, first, counted=counted))
-    parts: list[RenderableType] = [Text(f"{name} on {len(fleet.members)} devices", "bold"), table]
+    title = f"{name} on {len(fleet.members)} devices"
+    if first is not None:
+        title += f", {_kind(first)} each"
+    parts: list[RenderableType] = [Text(title, style="bold"), table]
     for member in fleet.members:
         if member.measurement is None:
             parts.append(Text(f"{member.device}: {member.error}", style="red"))
@@ -261,8 +266,8 @@ def _fleet_row(member: FleetMember, first: Measurement | None, *, counted: bool)
     measured = member.measurement
     blank = Text("")
     if measured is None:
-        return [Text(member.device), blank, *[blank] * (1 if counted else 4),
-                blank, blank, blank, Text("✗ failed", "red")]  # fmt: skip
+        blanks = [blank] * (4 if counted else 7)
+        return [Text(member.device), *blanks, Text("✗", style="red")]
     if counted:
         figures = [Text(f"{measured.instructions:,}")]
     elif measured.time is not None:
@@ -274,9 +279,9 @@ def _fleet_row(member: FleetMember, first: Measurement | None, *, counted: bool)
     origin = measured.provenance
     clock = f"{origin.clock_hz / 1e6:g} MHz" if origin is not None and origin.clock_hz else ""
     identity = origin.device_id[-8:] if origin is not None else ""
-    mark = Text("⚠", "yellow") if _doubts(measured) else Text("✓", "green")
+    mark = Text("!", "yellow") if _doubts(measured) else Text("✓", "green")
     return [
-        Text(member.device), Text(identity), *figures, Text(f"{measured.runs:,}"), Text(clock),
+        Text(member.device), Text(identity), *figures, Text(clock),
         Text(_against(measured, first)), mark,
     ]  # fmt: skip
 
