@@ -1,14 +1,13 @@
 """Through a debug probe, by pyOCD: connect, look which chip it is, program, read back, reset.
 
 pyOCD would run a `pyocd_user.py` and read a `pyocd.yaml` of the working folder, and erase a locked
-chip on connecting: here it is given an empty folder and told not to.
+chip on connecting: it is told not to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,28 +86,25 @@ def choose_probe(wanted: str | None) -> Any:
 
 @contextlib.contextmanager
 def _open_session(probe: Any, job: FlashJob) -> Iterator[Any]:
-    """A connected session; the working folder, which pyOCD changes, is put back."""
+    """A connected session."""
     from pyocd.core.session import Session
 
-    here = os.getcwd()
-    with tempfile.TemporaryDirectory(prefix="edgecompress-") as empty:
-        try:
-            options = {
-                "target_override": job.flashing.pyocd_target,
-                "auto_unlock": job.unlock,
-                "hide_programming_progress": True,
-                "no_config": True,
-                "project_dir": empty,
-            }
-            job.progress.stage(f"Connect to {job.flashing.pyocd_target}")
-            session = Session(probe, auto_open=False, options=options)
-            try:
-                session.open()
-                yield session
-            finally:
-                session.close()
-        finally:
-            os.chdir(here)
+    options = {
+        "target_override": job.flashing.pyocd_target,
+        "auto_unlock": job.unlock,
+        "hide_programming_progress": True,
+        "no_config": True,
+        "user_script": os.devnull,
+        # It changes to this folder for the whole program: the one that is current already.
+        "project_dir": os.getcwd(),
+    }
+    job.progress.stage(f"Connect to {job.flashing.pyocd_target}")
+    session = Session(probe, auto_open=False, options=options)
+    try:
+        session.open()
+        yield session
+    finally:
+        session.close()
 
 
 def _check_chip(target: Any, job: FlashJob) -> str:
