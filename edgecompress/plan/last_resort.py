@@ -94,7 +94,7 @@ def find_plan(
         progress.note(f"No plan of the search fits: {refused.message}")
     if found is not None and not _little_left(found.plan, network):
         return found
-    account = Account(profile, budget, splits.train.x, corrections or {}, optimize)
+    account = Account(profile, budget, splits.train.x, _cautious(corrections or {}), optimize)
     whole = account.of(trainable)
     table = corrections_from(evaluate(network, profile), as_report(whole))
     calibration = calibration_samples(splits, seed)
@@ -122,6 +122,14 @@ def find_plan(
         return found
     tried = (*found.trials, *(trial for trial in judged.trials if trial.plan.student is not None))
     return judged.model_copy(update={"trials": tried, "sensitivity": found.sensitivity})
+
+
+def _cautious(corrections: Corrections) -> Corrections:
+    """Another network's kernels say nothing against the table's: only that it may be too low."""
+    return {
+        part: max(1.0, factor) if part == "flash.kernels" else factor
+        for part, factor in corrections.items()
+    }
 
 
 def _little_left(plan: Plan, network: Network) -> bool:
