@@ -21,10 +21,11 @@ from edgecompress.target import load_target
 TinyImage = Callable[..., Path]
 
 # What start-up, runner, protocol and port may take of flash, in bytes, vectors and all.
-RUNTIME_LIMIT_BYTES = {"rp2040": 6700, "rp2350": 5900}
+RUNTIME_LIMIT_BYTES = {"rp2040": 6700, "rp2350": 5900, "rp2350-riscv": 7400}
 IDENTITY = {
     "rp2040": ("xip_cache=on flash=03h flash_divider=4", ""),
     "rp2350": ("xip_cache=on flash=as_boot_rom_left_it", "0123456789abcdef"),
+    "rp2350-riscv": ("xip_cache=on flash=as_boot_rom_left_it", "0123456789abcdef"),
 }
 
 
@@ -104,6 +105,15 @@ def test_a_spoilt_port_is_found_out(
     assert said in fault_on(image, profile)
 
 
+def test_a_platform_timer_that_does_not_count_cycles_is_found_out(
+    tiny_image: TinyImage, tmp_path: Path
+) -> None:
+    profile = load_target("rp2350-riscv")
+    slips = {"MTIME_CTRL = MTIME_CTRL_FULL_SPEED_AND_ENABLE": "(void)0"}
+    image = spoil(tiny_image("rp2350-riscv"), tmp_path / "image", profile, slips)
+    assert "read MTIME while it does not count core cycles" in fault_on(image, profile)
+
+
 def test_an_isolated_pad_is_found_out(tiny_image: TinyImage, tmp_path: Path) -> None:
     profile = load_target("rp2350")
     slips = {"PAD(PORT_TX_PIN) = ": "PAD(PORT_TX_PIN) |= "}
@@ -139,6 +149,7 @@ def test_the_checksum_is_the_catalogued_one() -> None:
         ("rp2040", b"\x18\x02\x00\x03", b"\x18\x02\x00\x0b", "stage with the CRC 0x119efcb7"),
         ("rp2350", b"\x79\x35\x12\xab", bytes(4), "no IMAGE_DEF for this processor"),
         ("rp2350", b"\x42\x01\x21\x10", b"\x42\x01\x01\x11", "no IMAGE_DEF for this processor"),
+        ("rp2350-riscv", b"\x42\x01\x01\x11", b"\x42\x01\x21\x10", "no IMAGE_DEF for this proc"),
     ],
 )  # fmt: skip
 def test_the_boot_rom_refuses(

@@ -27,7 +27,9 @@ def host(program: Program) -> HostModel:
     return HostModel(program)
 
 
-@pytest.mark.parametrize("target", ["nrf52840", "nrf5340", "rp2040", "rp2350", "esp32c3"])
+@pytest.mark.parametrize(
+    "target", ["nrf52840", "nrf5340", "rp2040", "rp2350", "rp2350-riscv", "esp32c3"]
+)
 def test_a_model_runs_to_the_bit_on_every_board(
     program: Program, host: HostModel, target: str, tmp_path: Path
 ) -> None:

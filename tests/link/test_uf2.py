@@ -10,12 +10,18 @@ from intelhex import IntelHex
 from edgecompress.link.uf2 import uf2_blocks, uf2_family
 from edgecompress.target import load_target
 
-RP2040, RP2350_ARM = 0xE48BFF56, 0xE48BFF59
+RP2040, RP2350_ARM, RP2350_RISCV = 0xE48BFF56, 0xE48BFF59, 0xE48BFF5A
 
 
 @pytest.mark.parametrize(
     ("target", "family"),
-    [("rp2040", RP2040), ("rp2350", RP2350_ARM), ("nrf52840", None), ("esp32c3", None)],
+    [
+        ("rp2040", RP2040),
+        ("rp2350", RP2350_ARM),
+        ("rp2350-riscv", RP2350_RISCV),
+        ("nrf52840", None),
+        ("esp32c3", None),
+    ],
 )
 def test_only_chips_whose_rom_takes_it_have_a_family(target: str, family: int | None) -> None:
     assert uf2_family(load_target(target)) == family
