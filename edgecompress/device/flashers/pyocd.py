@@ -36,7 +36,7 @@ def flash_with_pyocd(job: FlashJob) -> Flashed:
     probe = choose_probe(job.probe)
     try:
         with _open_session(probe, job) as session:
-            chip = _check_chip(session.target, job)
+            chip = _check_chip(session.target, probe, job)
             _program(session, job)
             _verify(session.target, job)
             session.target.reset()
@@ -107,8 +107,10 @@ def _open_session(probe: Any, job: FlashJob) -> Iterator[Any]:
         session.close()
 
 
-def _check_chip(target: Any, job: FlashJob) -> str:
+def _check_chip(target: Any, probe: Any, job: FlashJob) -> str:
     """What the chip says it is, against the profile: its core, then its identification.
+
+    Where nobody has looked up the identification, what the probe knows of its board must do.
 
     Raises:
         BadInput: it is another.
@@ -120,7 +122,7 @@ def _check_chip(target: Any, job: FlashJob) -> str:
     names = (job.profile.name, job.flashing.pyocd_target)
     register, expected = id_register(*names), expected_chip(*names)
     if register is None or expected is None:
-        return f"{core} (its part number was not checked)"
+        return _check_board(probe, core, job)
     found = _read_id(target, register.address, register.mask)
     if found != expected.value and not job.force:
         name = (
@@ -130,6 +132,15 @@ def _check_chip(target: Any, job: FlashJob) -> str:
         )
         raise _other_chip(name, job, expected.name)
     return expected.name if found == expected.value else f"{core} (forced)"
+
+
+def _check_board(probe: Any, core: str, job: FlashJob) -> str:
+    board = probe.associated_board_info
+    part = (board.target if board is not None else None) or ""
+    wanted = job.flashing.pyocd_target
+    if part and not job.force and not part.startswith(wanted) and not wanted.startswith(part):
+        raise _other_chip(f"is a {printable(part)} by the probe's board", job, wanted)
+    return f"{core} (its part number was not checked)"
 
 
 def _read_id(target: Any, register: int, mask: int) -> int | None:

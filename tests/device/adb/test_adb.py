@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +19,7 @@ import pytest
 from adb_phone import Phone
 from tiny_image import MODEL_HASH, output_reference
 
+from edgecompress.cli import main
 from edgecompress.device.adb_client import AdbClient, AdbDevice, Answer
 from edgecompress.device.harness import open_device
 from edgecompress.device.ports.adb import AdbAddress, AdbPort, open_adb, parse_adb_address
@@ -180,6 +185,47 @@ def test_an_interrupted_start_keeps_nothing(
     with pytest.raises(KeyboardInterrupt):
         open_adb(image, aarch64, "adb")
     assert device.pushed() == []
+
+
+_WAITS = """
+import sys, time
+from pathlib import Path
+from edgecompress.device.harness import open_device
+from edgecompress.target.registry import load_target
+with open_device(Path(sys.argv[1]), load_target("aarch64"), "adb"):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_ctrl_c_removes_the_runner(phone: MakePhone, image: Path) -> None:
+    """As a terminal does it: the whole group of processes is interrupted, adb's client too."""
+    device = phone()
+    with subprocess.Popen(
+        [sys.executable, "-c", _WAITS, str(image.parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert len(device.pushed()) == 1
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert b"KeyboardInterrupt" in errors
+    assert device.pushed() == []
+
+
+def test_profile_records_the_conditions(
+    phone: MakePhone, image: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    phone()
+    assert main(["profile", str(image.parent), "--device", "adb", "--runs", "3", "--json"]) == 0
+    measured = json.loads(capfd.readouterr().out)
+    seen = measured["provenance"]["conditions"]
+    assert (seen["pinned_cluster"], seen["model"]) == ("big", "Test Phone")
+    assert seen["temperatures_after_c"]["cpu"] == 41.5
+    assert measured["time"]["runs"] == 3
 
 
 @pytest.mark.parametrize(

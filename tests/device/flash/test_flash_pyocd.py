@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -120,6 +121,22 @@ def test_another_chip_is_refused_before_it_is_erased(
     assert (chip.erased, chip.memory) == ([], {})
     report = flash(make_image(TARGET), load_target(TARGET), options=FlashOptions(force=True))
     assert report.chip == "Cortex-M4 (forced)"
+
+
+def test_the_probes_board_must_do_where_no_identification_is_known(
+    make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip, probe = Chip(core="Cortex-M0+"), Probe(description="DAPLink")
+    connect(monkeypatch, chip, probe)
+    folder, profile = make_image("mkl25z128"), load_target("mkl25z128")
+    # No chip that a port drives is without an identification: this one borrows a console.
+    profile = profile.model_copy(update={"console": load_target("stm32f446re").console})
+    probe.associated_board_info = SimpleNamespace(name="FRDM-KL46Z", target="kl46z")
+    with pytest.raises(BadInput, match="is a kl46z by the probe's board"):
+        flash(folder, profile)
+    assert chip.erased == []
+    probe.associated_board_info = SimpleNamespace(name="FRDM-KL25Z", target="kl25z")
+    assert "not checked" in flash(folder, profile).chip
 
 
 def test_another_core_is_refused_even_by_force(
