@@ -62,13 +62,13 @@ class CodeTable:
 
     kernel_bytes: dict[str, int]
     source: str
-    runtime_bytes: int = 3830
+    runtime_bytes: int = 4400
     vectors_bytes: int = 64
     data_bytes: int = 0
     model_bytes: int = 46
     model_step_bytes: int = 36
-    static_bytes: int = 200
-    stack_bytes: int = 250
+    static_bytes: int = 232
+    stack_bytes: int = 280
     unknown_kernel_bytes: int = 500
     instructions_per_mac: float = 3.6
 
