@@ -49,7 +49,7 @@ MODEL_OF = {"fashion": "resnet8", "cifar": "resnet8", "fsdd": "dscnn", "hapt": "
 TARGET = "cortex-m4"
 _NAMES_OF = {"uniform-int8": ("uniform",), "uniform-int4": ("uniform int4",)}
 _ROUNDS = 4
-_TIMED_STEPS = 30
+_TIMED_STEPS = 20
 _KEY = ("dataset", "model", "budget", "method", "seed", "effort")
 
 
@@ -61,6 +61,7 @@ class Cell:
     model: str
     seed: int
     effort: str
+    final_steps: int | None
     splits: Splits
     trainable: Trainable
     profile: DeviceProfile
@@ -93,7 +94,8 @@ def open_cell(dataset: str, model: str, seed: int, options: argparse.Namespace) 
                           training=torch.onnx.TrainingMode.PRESERVE,
                           do_constant_folding=False)  # fmt: skip
         trainable = to_trainable(load_source(str(path)))
-    return Cell(dataset, model, seed, options.effort, splits, trainable, load_target(TARGET))
+    common = (dataset, model, seed, options.effort, options.final_steps)
+    return Cell(*common, splits, trainable, load_target(TARGET))
 
 
 def link(cell: Cell, deployable: onnx.ModelProto, budget: Budget) -> Linked:
@@ -181,6 +183,8 @@ def fitted(
         if cpu_seconds is not None:
             steps = steps_for(cell, plan, cpu_seconds - spent)
             plan = plan.model_copy(update={"finetune_steps": steps})
+        elif cell.final_steps is not None:
+            plan = plan.model_copy(update={"finetune_steps": cell.final_steps})
         before = used_cpu_seconds()
         deployable = build(cell, plan)
         spent += used_cpu_seconds() - before
@@ -326,6 +330,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--methods", type=several, default=list(METHODS))
     parser.add_argument("--seeds", type=several, default=["0", "1", "2"])
     parser.add_argument("--effort", default="balanced", choices=("fast", "balanced", "max"))
+    parser.add_argument("--final-steps", type=int, help="of planned, in place of the effort's")
     parser.add_argument("--train-limit", type=int, help="training samples at most")
     parser.add_argument("--base-steps", type=int, help="training steps of the base networks")
     parser.add_argument("--cache", type=Path, default=Path("build/bench-planner"))
