@@ -70,7 +70,7 @@ def provenance(
         conditions=conditions,
         build=manifest.build,
         voltage_v=remarks.voltage_v,
-        note=remarks.note,
+        note="".join(char if char.isprintable() else " " for char in remarks.note),
         host=host_machine(),
         versions={"python": platform.python_version(), **package_versions(_PACKAGES)},
         time_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),

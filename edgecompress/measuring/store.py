@@ -80,7 +80,7 @@ def read_measurement(path: Path) -> tuple[Path, Measurement]:
     try:
         if file.stat().st_size > _SIZE_LIMIT_BYTES:
             raise BadInput(f"{file} is larger than 64 MiB: not a measurement.")
-        return file, Measurement.from_json(file.read_bytes())
+        measured = Measurement.from_json(file.read_bytes())
     except OSError as error:
         raise BadInput(
             f"{file} cannot be read: {error.strerror}.",
@@ -90,6 +90,20 @@ def read_measurement(path: Path) -> tuple[Path, Measurement]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise BadInput(f"{file} is not a measurement: {where}: {first['msg']}.") from None
+    if not _harmless(measured.model_dump()):
+        raise BadInput(f"{file} holds control characters, which no measurement does.")
+    return file, measured
+
+
+def _harmless(value: object) -> bool:
+    """Whether no text in it would do more to a terminal than be shown; files come from others."""
+    if isinstance(value, str):
+        return all(char.isprintable() or char in "\n\t" for char in value)
+    if isinstance(value, dict):
+        return all(_harmless(part) for pair in value.items() for part in pair)
+    if isinstance(value, list | tuple):
+        return all(_harmless(part) for part in value)
+    return True
 
 
 def _latest(folder: Path) -> Path:

@@ -23,7 +23,7 @@ def kept(folder: Path) -> list[Measurement]:
 
 def test_the_virtual_board_counts_exactly_and_the_file_holds_all(artifact: Artifact) -> None:
     folder = artifact("cortex-m7")
-    measured = api.profile(folder, runs=3, voltage_v=1.8, note="over <there>")
+    measured = api.profile(folder, runs=3, voltage_v=1.8, note="over\n\x1b<there>")
     assert measured.label == "emulated instructions"
     assert len(set(measured.ticks)) == 1
     assert measured.layers == ()
@@ -32,6 +32,7 @@ def test_the_virtual_board_counts_exactly_and_the_file_holds_all(artifact: Artif
     assert saved.model_copy(update={"layers": ()}) == measured
     assert saved.provenance is not None
     assert (saved.provenance.port, saved.provenance.voltage_v) == ("virtual", 1.8)
+    assert saved.provenance.note == "over  <there>"
     assert read_measurement(folder)[1] == saved
 
 

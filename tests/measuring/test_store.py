@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from samples import counted
 
-from edgecompress.errors import UnwritableOutput
+from edgecompress.errors import BadInput, UnwritableOutput
 from edgecompress.measuring.store import read_measurement, save
 from edgecompress.record_base import Record
 
@@ -65,3 +65,14 @@ def test_verifications_are_not_taken_for_measurements(tmp_path: Path) -> None:
     save(Other(), tmp_path, time_utc="2027" + NOW[4:], device="a", kind="verification")
     assert read_measurement(tmp_path)[0] == first
     assert read_measurement(tmp_path / "measurements")[0] == first
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x9b31m", "a\x00", "\u202egnp"])
+def test_a_file_from_elsewhere_cannot_drive_the_terminal(tmp_path: Path, text: str) -> None:
+    for number, changes in enumerate(({"note": text}, {"settings": {text: "on"}})):
+        path = tmp_path / f"{number}.json"
+        path.write_text(counted(1, **changes).to_json())
+        with pytest.raises(BadInput, match="control characters"):
+            read_measurement(path)
+    path.write_text(counted(1, note="board 7, 21 °C\nsecond line").to_json())
+    assert read_measurement(path)[1].provenance is not None
