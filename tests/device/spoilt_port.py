@@ -57,14 +57,19 @@ def board(target: str, **changes: Any) -> DeviceProfile:
 
 
 def spoil(
-    good: Path, folder: Path, profile: DeviceProfile, slips: Mapping[str, str] | None = None
+    good: Path,
+    folder: Path,
+    profile: DeviceProfile,
+    slips: Mapping[str, str] | None = None,
+    *,
+    file: str = "port.c",
 ) -> Path:
-    """A copy of the image `good` with other words in its port.c, or for another `profile`."""
+    """A copy of the image `good` with other words in a port's file, or for another `profile`."""
     shutil.copytree(good, folder)
-    port = folder / "ports" / profile.console.port / "port.c"
+    port = folder / "ports" / profile.console.port / file
     text = port.read_text(encoding="utf-8")
     for old, new in (slips or {}).items():
-        assert old in text, f"port.c has no {old!r}"
+        assert old in text, f"{file} has no {old!r}"
         text = text.replace(old, new)
     port.write_text(text, encoding="utf-8")
     tiny.rebuild_port(profile, folder)

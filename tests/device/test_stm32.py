@@ -7,19 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tiny_image as tiny
+from spoilt_port import board, fault_on, spoil, talk
 
 from edgecompress.device.peripherals.stm32 import F4, H7, U5
-from edgecompress.device.ports.virtual import VirtualPort
-from edgecompress.device.protocol import Client, Identity
-from edgecompress.errors import BuildFailed, DeviceFault, DeviceTimeout
+from edgecompress.errors import BuildFailed
 from edgecompress.link.image import port_defines
 from edgecompress.link.sizes import read_sizes
 from edgecompress.link.toolchain import compile_c
 from edgecompress.paths import shipped
-from edgecompress.target import DeviceProfile, load_target
+from edgecompress.target import load_target
 
 TinyImage = Callable[..., Path]
 
@@ -34,64 +31,16 @@ BOARDS = {
 }
 
 
-def changed(target: str, *, clock_hz: int | None = None, **settings: Any) -> DeviceProfile:
-    """A board with other console settings, or another speed."""
-    tables = load_target(target).model_dump()
-    tables["console"]["settings"] |= settings
-    if clock_hz is not None:
-        tables["core"]["clock_hz"] = clock_hz
-    return DeviceProfile.model_validate(tables)
-
-
-def talk(image: Path, profile: DeviceProfile) -> Identity:
-    """What the firmware says of itself on a board, after one right inference."""
-    x = np.random.default_rng(3).integers(-100, 100, (1, 32)).astype(np.int8)
-    port = VirtualPort(image / "firmware.elf", profile)
-    try:
-        client = Client(port)
-        client.synchronize()
-        client.load_input(x.tobytes())
-        assert 100 < client.run() < 2000
-        assert client.output(10) == tiny.output_reference(x).tobytes()
-        return client.identity()
-    finally:
-        port.close()
-
-
-def fault_on(image: Path, profile: DeviceProfile) -> str:
-    with pytest.raises((DeviceFault, DeviceTimeout)) as caught:
-        talk(image, profile)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("target", BOARDS)
 def test_every_family_runs_at_its_rated_speed(tiny_image: TinyImage, target: str) -> None:
     profile = load_target(target)
-    identity = talk(tiny_image(target), profile)
+    identity, _ticks = talk(tiny_image(target), profile)
     assert identity.clock_hz == identity.tick_hz == profile.core.clock_hz
     assert identity.clock_source == "registers"
     assert identity.settings == BOARDS[target]
     assert bytes.fromhex(identity.device_id) == b"virtual chip"
     size = read_sizes(tiny_image(target) / "firmware.elf", profile)
     assert size.flash_sections["runtime"] < RUNTIME_LIMIT_BYTES
-
-
-@pytest.fixture
-def build(tiny_image: TinyImage, tmp_path: Path) -> Callable[..., Path]:
-    """`build(profile, {"families/f4.h": ("old", "new")})`: an image whose port was spoilt so."""
-
-    def make(profile: DeviceProfile, slips: dict[str, tuple[str, str]] | None = None) -> Path:
-        folder = tmp_path / "image"
-        shutil.copytree(tiny_image(profile.name), folder)
-        for name, (old, new) in (slips or {}).items():
-            path = folder / "ports" / "stm32" / name
-            text = path.read_text()
-            assert text.count(old) >= 1, f"{name} has no {old!r}"
-            path.write_text(text.replace(old, new))
-        tiny.rebuild_port(profile, folder)
-        return folder
-
-    return make
 
 
 @pytest.mark.parametrize(
@@ -105,17 +54,18 @@ def build(tiny_image: TinyImage, tmp_path: Path) -> Callable[..., Path]:
     ],
 )
 def test_other_lines_of_a_family_keep_their_own_limits(
-    build: Callable[..., Path], target: str, line: str, clock_hz: int
+    tiny_image: TinyImage, tmp_path: Path, target: str, line: str, clock_hz: int
 ) -> None:
-    profile = changed(target, line=line, clock_hz=clock_hz)
-    assert talk(build(profile), profile).clock_hz == clock_hz
+    profile = board(target, line=line, clock_hz=clock_hz)
+    image = spoil(tiny_image(target), tmp_path / "image", profile)
+    assert talk(image, profile)[0].clock_hz == clock_hz
 
 
 @pytest.mark.parametrize("target", ["stm32f446re", "stm32h743zi"])
 def test_a_crystal_that_never_starts_is_told_and_replaced(
     tiny_image: TinyImage, target: str
 ) -> None:
-    identity = talk(tiny_image(target), changed(target, crystal_hz=0))
+    identity, _ticks = talk(tiny_image(target), board(target, crystal_hz=0))
     assert identity.clock_hz == load_target(target).core.clock_hz
     assert identity.settings.endswith("oscillator=internal crystal=failed")
 
@@ -132,19 +82,22 @@ def test_a_pll_that_never_locks_is_told_and_done_without(
     tiny_image: TinyImage, monkeypatch: pytest.MonkeyPatch, target: str, chip: Any, reset_hz: int
 ) -> None:
     monkeypatch.setattr(chip, "_pll_ready", lambda _chip: False)
-    identity = talk(tiny_image(target), load_target(target))
+    identity, _ticks = talk(tiny_image(target), load_target(target))
     assert identity.clock_hz == identity.tick_hz == reset_hz
     assert "pll=failed" in identity.settings
 
 
 @pytest.mark.parametrize("target", ["stm32l4r5zi", "stm32u585ai"])
-def test_a_crystal_is_used_where_there_is_one(build: Callable[..., Path], target: str) -> None:
-    profile = changed(target, crystal_hz=16_000_000)
-    assert talk(build(profile), profile).settings.endswith("oscillator=crystal")
+def test_a_crystal_is_used_where_there_is_one(
+    tiny_image: TinyImage, tmp_path: Path, target: str
+) -> None:
+    profile = board(target, crystal_hz=16_000_000)
+    image = spoil(tiny_image(target), tmp_path / "image", profile)
+    assert talk(image, profile)[0].settings.endswith("oscillator=crystal")
 
 
 @pytest.mark.parametrize(
-    ("board", "said"),
+    ("other", "said"),
     [
         (
             {"crystal_hz": 25_000_000},
@@ -157,15 +110,13 @@ def test_a_crystal_is_used_where_there_is_one(build: Callable[..., Path], target
     ],
 )
 def test_an_image_for_another_board_is_found_out(
-    tiny_image: TinyImage, board: dict[str, Any], said: str
+    tiny_image: TinyImage, other: dict[str, Any], said: str
 ) -> None:
-    assert said in fault_on(tiny_image("stm32h743zi"), changed("stm32h743zi", **board))
+    assert said in fault_on(tiny_image("stm32h743zi"), board("stm32h743zi", **other))
 
 
 def test_another_baud_rate_is_found_out(tiny_image: TinyImage) -> None:
-    tables = load_target("stm32f446re").model_dump()
-    tables["console"]["baud"] = 921_600
-    fault = fault_on(tiny_image("stm32f446re"), DeviceProfile.model_validate(tables))
+    fault = fault_on(tiny_image("stm32f446re"), board("stm32f446re", baud=921_600))
     assert "set USART2 to 115090 baud (divider 391 at 45 MHz), but the console has 921600" in fault
 
 
@@ -204,10 +155,11 @@ SLIPS = [
 
 @pytest.mark.parametrize(("target", "name", "old", "new", "said"), SLIPS)
 def test_a_slip_in_the_port_is_a_fault(
-    build: Callable[..., Path], target: str, name: str, old: str, new: str, said: str
+    tiny_image: TinyImage, tmp_path: Path, target: str, name: str, old: str, new: str, said: str
 ) -> None:
     profile = load_target(target)
-    assert said in fault_on(build(profile, {name: (old, new)}), profile)
+    image = spoil(tiny_image(target), tmp_path / "image", profile, {old: new}, file=name)
+    assert said in fault_on(image, profile)
 
 
 @pytest.mark.parametrize(
@@ -219,10 +171,12 @@ def test_a_slip_in_the_port_is_a_fault(
     ],
 )
 def test_what_cannot_work_does_not_compile(
-    build: Callable[..., Path], target: str, clock_hz: int, settings: dict[str, Any], said: str
-) -> None:
+    tiny_image: TinyImage, tmp_path: Path, target: str, clock_hz: int, settings: dict[str, Any],
+    said: str,
+) -> None:  # fmt: skip
+    profile = board(target, clock_hz=clock_hz, **settings)
     with pytest.raises(BuildFailed, match=said):
-        build(changed(target, clock_hz=clock_hz, **settings))
+        spoil(tiny_image(target), tmp_path / "image", profile)
 
 
 def test_the_port_compiles_without_a_warning(tmp_path: Path) -> None:
