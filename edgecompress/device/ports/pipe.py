@@ -97,7 +97,8 @@ class PipePort:
             return
         how = f"exit code {code}"
         if code < 0:
-            how = f"signal {signal.Signals(-code).name}"
+            known = -code in iter(signal.Signals)
+            how = f"signal {signal.Signals(-code).name if known else -code}"
         raise DeviceFault(f"{self.name} ended with {how}{self._last_words()}.")
 
     def _hear_errors(self) -> None:
