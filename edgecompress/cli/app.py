@@ -15,6 +15,7 @@ import typer
 from edgecompress import __version__
 from edgecompress.cli import boards, commands, measuring, targets
 from edgecompress.cli.compress import compress
+from edgecompress.cli.explaining import explain
 from edgecompress.cli.failures import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
@@ -43,6 +44,7 @@ app.command("verify")(measuring.verify)
 app.command("devices")(boards.devices)
 app.command("flash")(boards.flash)
 app.command("inspect")(commands.inspect)
+app.command("explain")(explain)
 app.add_typer(targets.app, name="targets")
 
 
