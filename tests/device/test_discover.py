@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import threading
+import time
 import tomllib
+import tty
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,6 +167,37 @@ def test_a_silent_and_a_missing_port(ports: SetPorts, monkeypatch: pytest.Monkey
     assert sorted(states.values()) == [
         "cannot be opened: in use?", "no edgecompress firmware answered",
     ]  # fmt: skip
+
+
+def test_a_port_that_never_stops_talking_is_left(
+    ports: SetPorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discover, "_access", lambda path: "ready")
+    monkeypatch.setattr(discover, "_PROBE_SECONDS", 0.5)
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    done = threading.Event()
+
+    def talk() -> None:
+        while not done.wait(0.001):
+            with contextlib.suppress(BlockingIOError):
+                os.write(master, b"m-name-dut-[\x1b[2J" * 200 + b"\n")
+
+    talker = threading.Thread(target=talk, daemon=True)
+    talker.start()
+    ports(_port(os.ttyname(slave)))
+    begun = time.monotonic()
+    try:
+        (found,) = discover.serial_devices([], probe=True)
+    finally:
+        done.set()
+        talker.join(5)
+        os.close(master)
+        os.close(slave)
+    assert found.state == "no edgecompress firmware answered"
+    assert found.model == ""
+    assert time.monotonic() - begun < 20
 
 
 def test_adb_devices(monkeypatch: pytest.MonkeyPatch) -> None:
