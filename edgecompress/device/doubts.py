@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from edgecompress.device_records import CpuCluster
 from edgecompress.records import Provenance, TimeStatistics
 from edgecompress.units import format_us
 
@@ -95,6 +96,7 @@ def doubts_of_device(origin: Provenance) -> list[str]:
                 f"The clock comes from an internal oscillator ({key}={settings[key]}), which may "
                 "be a percent or more off what the firmware believes."
             )
+    found += _throttled(origin)
     governors = _governors(origin)
     if changing := sorted(governors - {"performance", "userspace"}):
         found.append(
@@ -107,9 +109,25 @@ def _governors(origin: Provenance) -> set[str]:
     """Of the CPUs the image may have run on; empty where unknown."""
     if origin.port == "process":
         return {origin.host.governor} - {""}
+    return {cluster.governor for cluster in _clusters_used(origin)} - {""}
+
+
+def _clusters_used(origin: Provenance) -> list[CpuCluster]:
     conditions = origin.conditions
     if conditions is None:
-        return set()
+        return []
     pinned = set(conditions.pinned_cpus)
-    used = [one for one in conditions.clusters_after if not pinned or pinned & set(one.cpus)]
-    return {cluster.governor for cluster in used} - {""}
+    return [one for one in conditions.clusters_after if not pinned or pinned & set(one.cpus)]
+
+
+def _throttled(origin: Provenance) -> list[str]:
+    """Clusters told to run at their highest clock that do not."""
+    return [
+        f"The {cluster.name} cluster ran at {cluster.frequency_hz / 1e6:g} MHz of "
+        f"{cluster.max_frequency_hz / 1e6:g} MHz: throttled."
+        for cluster in _clusters_used(origin)
+        if cluster.governor == "performance"
+        and cluster.frequency_hz
+        and cluster.max_frequency_hz
+        and cluster.frequency_hz < cluster.max_frequency_hz * (1 - CLOCK_LIMIT)
+    ]

@@ -115,9 +115,14 @@ def _is_pushable(artifact: Artifact) -> bool:
 def _check(devices: Sequence[str]) -> None:
     if not devices:
         raise BadInput("No device to measure on.", next_step="Name one with --device.")
-    cables = [device for device in devices if device.startswith("serial:") or "://" in device]
-    if twice := {device for device in cables if cables.count(device) > 1}:
+    # Two runners on one phone would measure each other, whichever cores they are kept on.
+    single = [device.partition(",")[0] for device in devices if _is_one_of_a_kind(device)]
+    if twice := {device for device in single if single.count(device) > 1}:
         raise BadInput(f"{' and '.join(sorted(twice))} is named twice: one port, one board.")
+
+
+def _is_one_of_a_kind(device: str) -> bool:
+    return device.startswith(("serial:", "adb")) or "://" in device
 
 
 class _Board:

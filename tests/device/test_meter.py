@@ -204,6 +204,19 @@ def test_a_phones_governor(
     assert origin.device_id == "0a388e93"
 
 
+@pytest.mark.parametrize(("mhz", "throttled"), [(2400, False), (1100, True)])
+def test_a_hot_phone_is_throttled(bench: Bench, mhz: int, throttled: bool) -> None:
+    big = CpuCluster(
+        name="big", cpus=(4, 5), governor="performance", frequency_hz=mhz * MHZ,
+        max_frequency_hz=2400 * MHZ,
+    )  # fmt: skip
+    meter = bench(noisy(0.001), clock_source="host")
+    port: Any = meter._session.port
+    port.kind = "adb"
+    port.conditions = lambda: AdbConditions(serial="x", clusters_after=(big,))
+    assert ("big cluster ran at 1100 MHz of 2400 MHz: throttled" in doubts(meter)) == throttled
+
+
 def test_a_phone_that_is_gone_leaves_its_runs_without_conditions(bench: Bench) -> None:
     def gone() -> AdbConditions:
         raise DeviceFault("the phone is gone.")
