@@ -101,6 +101,13 @@ def test_a_spoilt_port_is_found_out(
     assert said in fault_on(image, profile)
 
 
+def test_an_untrimmed_nrf53_is_found_out(tiny_image: TinyImage, tmp_path: Path) -> None:
+    profile = load_target("nrf5340")
+    slips = {"TRIM_LIMIT 32u": "TRIM_LIMIT 1u"}
+    image = spoil(tiny_image("nrf5340"), tmp_path / "image", profile, slips)
+    assert "without copying the trim values of FICR" in fault_on(image, profile)
+
+
 @pytest.mark.parametrize(
     ("target", "other", "said"),
     [

@@ -6,6 +6,8 @@ Registers: nRF52840 Product Specification v1.8 (PS52) and nRF5340 Product Specif
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from edgecompress.device.peripherals.base import Peripheral, SerialLine, Surroundings
 from edgecompress.errors import InvalidTarget
 
@@ -41,13 +43,14 @@ def peripherals(surroundings: Surroundings) -> list[Peripheral]:
         )
     pins = Gpio(surroundings, 0x50842000 if is_53 else 0x50000000)
     clock = Clock(surroundings, 0x50005000 if is_53 else 0x40000000, is_53=is_53)
-    shared: list[Peripheral] = [clock, pins, Uarte(surroundings, clock, pins)]
-    if is_53:
+    trim = Trim(surroundings) if is_53 else None
+    shared: list[Peripheral] = [clock, pins, Uarte(surroundings, clock, pins, trim)]
+    if trim is not None:
+        identity = {0x204: _DEVICE_ID[0], 0x208: _DEVICE_ID[1]}
         return [
             *shared,
-            Constants(
-                "FICR", 0x00FF0000, {0x204: _DEVICE_ID[0], 0x208: _DEVICE_ID[1]}, surroundings
-            ),
+            trim,
+            Constants("FICR", 0x00FF0000, identity | trim.orders, surroundings),
             Constants(
                 "UICR", 0x00FF8000, {0: _UNPROTECTED_53, 0x1C: _UNPROTECTED_53}, surroundings
             ),
@@ -66,6 +69,34 @@ def peripherals(surroundings: Surroundings) -> list[Peripheral]:
         Constants("UICR", 0x10001000, {0x208: _HW_DISABLED_52}, surroundings),
         Switches("NVMC", 0x4001E000, {0x504: (0,), 0x540: (0, 1)}, surroundings),
     ]
+
+
+class Trim(Peripheral):
+    """What the factory's values are copied to (PS53 "FICR", TRIMCNF): two registers, say."""
+
+    _VALUES: ClassVar[dict[int, int]] = {0x70C: 0x29, 0x73C: 0x3}
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        super().__init__("trim", 0x50004000, _PAGE_BYTES, surroundings)
+        self._written: dict[int, int] = {}
+
+    @property
+    def orders(self) -> dict[int, int]:
+        """FICR's words: address and value of each, then an address of all ones."""
+        words = [
+            word for offset, value in self._VALUES.items() for word in (self.base + offset, value)
+        ]
+        return {0x300 + 4 * index: word for index, word in enumerate([*words, 0xFFFFFFFF])}
+
+    @property
+    def done(self) -> bool:
+        """Whether firmware has copied all."""
+        return self._written == self._VALUES
+
+    def write(self, offset: int, value: int) -> None:
+        if offset not in self._VALUES:
+            super().write(offset, value)
+        self._written[offset] = value
 
 
 class Constants(Peripheral):
@@ -208,10 +239,12 @@ class Uarte(Peripheral):
         {0x508, 0x50C, 0x510, 0x514, 0x524, 0x534, 0x538, 0x544, 0x548, 0x56C, 0x200, 0x500}
     )
 
-    def __init__(self, surroundings: Surroundings, clock: Clock, pins: Gpio) -> None:
+    def __init__(
+        self, surroundings: Surroundings, clock: Clock, pins: Gpio, trim: Trim | None
+    ) -> None:
         base = surroundings.profile.console.base_address
         super().__init__("UARTE", base, _PAGE_BYTES, surroundings)
-        self._clock, self._pins = clock, pins
+        self._clock, self._pins, self._trim = clock, pins, trim
         self._line = SerialLine(surroundings.console)
         self._registers: dict[int, int] = dict.fromkeys(range(0x508, 0x518, 4), 0xFFFFFFFF)
         self._receiving = self._received = self._sent = False
@@ -293,6 +326,8 @@ class Uarte(Peripheral):
             )
         elif settings["crystal"] and not self._clock.crystal_requested:
             fault = "used UARTE without ever starting the crystal oscillator"
+        elif self._trim is not None and not self._trim.done:
+            fault = "used UARTE without copying the trim values of FICR"
         elif self._clock.core_hz != profile.core.clock_hz:
             fault = f"runs at {self._clock.core_hz} Hz; the profile says {profile.core.clock_hz} Hz"
         if fault:

@@ -114,7 +114,22 @@ static void configure_pin(uint32_t pin, uint32_t configuration) {
 #define UICR_APPROTECT REGISTER(0x00FF8000u, 0x000)
 #define UICR_SECURE_APPROTECT REGISTER(0x00FF8000u, 0x01C)
 
+/* PS53 "FICR", TRIMCNF: the factory's values for analog blocks, which firmware copies to their
+ * registers; the first unused address is all ones or zeros. */
+#define TRIM_ADDRESS(index) REGISTER(0x00FF0300u, 8 * (index))
+#define TRIM_VALUE(index) REGISTER(0x00FF0304u, 8 * (index))
+#define TRIM_LIMIT 32u
+
+static void trim(void) {
+  for (uint32_t index = 0; index < TRIM_LIMIT; index++) {
+    uint32_t address = TRIM_ADDRESS(index);
+    if (address == 0xFFFFFFFFu || address == 0) return;
+    REGISTER(address, 0) = TRIM_VALUE(index);
+  }
+}
+
 static void prepare_chip(void) {
+  trim();
   APPROTECT_DISABLE = UICR_APPROTECT;
   SECURE_APPROTECT_DISABLE = UICR_SECURE_APPROTECT;
   NETWORK_FORCE_OFF = 1;
