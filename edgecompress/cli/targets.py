@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from edgecompress.cli import options as opt
 from edgecompress.cli.failures import EXIT_BAD_INPUT, EXIT_FITS, explain
 from edgecompress.cli.session import show
 from edgecompress.errors import BadInput, EdgeCompressError, UnwritableOutput
+
+if TYPE_CHECKING:
+    from edgecompress.target.agreement import Agreement
 
 app = typer.Typer(help="List, show, check and describe devices.", rich_markup_mode="rich")
 
@@ -106,7 +109,6 @@ def check_targets(
     """Validate targets: schema, virtual board, pyOCD's memory maps; exit 2 when one is wrong."""
     from edgecompress.report.targets import checks_table
     from edgecompress.target import target_names
-    from edgecompress.target.agreement import Agreement
 
     compared: dict[str, Agreement] = {}
     asked = target_names() if every or not names else names
@@ -142,7 +144,7 @@ def _each(names: list[str]) -> list[str]:
     return each
 
 
-def _fault(name: str, compared: dict[str, object] | None) -> str | None:
+def _fault(name: str, compared: dict[str, Agreement] | None) -> str | None:
     """What is wrong with a target, or None. A lone target's name must be its file's."""
     from edgecompress.target.agreement import agreement, board_faults, unknown_unconfirmed
     from edgecompress.target.registry import load_target

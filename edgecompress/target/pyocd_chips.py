@@ -167,7 +167,7 @@ def _core_of_svd(target: Any) -> tuple[str | None, bool | None]:
     """The <cpu> of the register description pyOCD brings for the chip, where it has one."""
     location = getattr(target, "_svd_location", None)
     stream = getattr(location, "filename", None)
-    if not hasattr(stream, "read"):
+    if stream is None or not hasattr(stream, "read"):
         return None, None
     import defusedxml.ElementTree
 
