@@ -213,7 +213,8 @@ def port_defines(profile: DeviceProfile) -> list[str]:
 
 def _region_initializer(region: Region) -> str:
     """A row of PORT_REGIONS: flash where it is read as data, not where it is fetched from."""
-    return f'{{"{region.name}",{region.read_origin:#x}u,{region.size:#x}u,{int(region.kind == "flash")}}}'
+    is_flash = int(region.kind == "flash")
+    return f'{{"{region.name}",{region.read_origin:#x}u,{region.size:#x}u,{is_flash}}}'
 
 
 def linker_script(profile: DeviceProfile, *, alignment: int, arenas: Sequence[str] = ()) -> str:
