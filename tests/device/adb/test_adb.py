@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -108,13 +109,16 @@ def test_an_unauthorized_device_says_what_to_do(
 
 
 def test_an_offline_device_says_what_to_do(
-    adb: AdbClient, monkeypatch: pytest.MonkeyPatch, image: Path, aarch64: DeviceProfile
+    adb: AdbClient, image: Path, aarch64: DeviceProfile
 ) -> None:
-    """The client's list is given: a server keeps an offline device for a moment only."""
-    listed = "List of devices attached\nABC123  offline transport_id:1\n"
-    monkeypatch.setattr(AdbClient, "run", lambda *_, **__: Answer(0, listed.encode(), b""))
-    with pytest.raises(DeviceNotFound, match=r"ABC123 is offline.*adb reconnect offline"):
-        open_adb(image, aarch64, "adb:ABC123")
+    """A device that takes the connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        serial = f"127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(DeviceTimeout, match="adb connect did not end within 1 s"):
+            adb.run("connect", serial, timeout_s=1)
+        with pytest.raises(DeviceNotFound, match=rf"{serial} is offline.*adb reconnect offline"):
+            open_adb(image, aarch64, f"adb:{serial}")
+    adb.run("disconnect", serial)
 
 
 def test_device_lines_are_parsed(monkeypatch: pytest.MonkeyPatch, adb: AdbClient) -> None:
