@@ -95,7 +95,6 @@ NOTED = (
     Aspect("timer", "timer", lambda _, origin: f"{origin.tick_hz:,} Hz"),
     Aspect("warmup", "warm-up runs", lambda measured, _: str(measured.warmup)),
     Aspect("voltage", "voltage", lambda _, origin: _volts(origin)),
-    Aspect("versions", "versions", lambda _, origin: _versions(origin)),
 )
 """Differences that are shown and compared across."""
 
@@ -107,9 +106,12 @@ def _volts(origin: Provenance) -> str:
     return "" if origin.voltage_v is None else f"{origin.voltage_v:g} V"
 
 
-def _versions(origin: Provenance) -> str:
-    versions = {**origin.versions, **(origin.build.versions if origin.build else {})}
-    return " ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+def _versions(origin: Provenance, other: Provenance) -> str:
+    """Of the packages whose version is another in the other."""
+    own, others = ({**one.versions, **(one.build.versions if one.build else {})}
+                   for one in (origin, other))  # fmt: skip
+    differing = [name for name in sorted({*own, *others}) if own.get(name) != others.get(name)]
+    return ", ".join(f"{name} {own.get(name, 'absent')}" for name in differing)
 
 
 def check_across(names: Collection[str]) -> tuple[str, ...]:
@@ -134,7 +136,7 @@ def check_alike(
     Raises:
         UnlikeRuns: with every difference that forbids it.
     """
-    differs = _differences(first, second, (*VOIDING, *NOTED))
+    differs = _differences(first, second, VOIDING) | _differences(first, second, NOTED)
     void = [aspect for aspect in VOIDING if aspect.name in differs and aspect.name not in across]
     boards = _differences(first, second, (DEVICE,))
     differs |= boards
@@ -169,6 +171,8 @@ def _differences(
         ):
             continue
         found[aspect.name] = pair
+    if aspects is NOTED and (versions := _versions(one, two)):
+        found["versions"] = (versions, _versions(two, one))
     return found
 
 

@@ -83,7 +83,9 @@ def measure_and_keep(
             error.message += f" {meter.runs} of {runs} runs were measured and are kept in {kept}."
         raise
     except KeyboardInterrupt:
-        keep_incomplete(artifact, meter, f"{meter.runs} of {runs} runs: interrupted")
+        kept = keep_incomplete(artifact, meter, f"{meter.runs} of {runs} runs: interrupted")
+        if kept is not None:
+            progress.note(f"{meter.runs} of {runs} runs are kept in {kept}")
         raise
     return keep(artifact, meter.record(), progress)
 

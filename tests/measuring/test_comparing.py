@@ -135,6 +135,14 @@ def test_a_phones_cores_and_governor_are_settings(compare: Compare) -> None:
         compare(on((4, 5), "performance"), on((4, 5), "schedutil"))
 
 
+def test_versions_that_differ_are_named_alone(compare: Compare) -> None:
+    ticks = noisy_ticks(4000)
+    first = timed(ticks, versions={"numpy": "2.1", "scipy": "1.17"})
+    second = timed(ticks, versions={"numpy": "2.2", "scipy": "1.17", "unicorn": "2.1"})
+    compared = compare(first, second)
+    assert compared.differs["versions"] == ("numpy 2.1, unicorn absent", "numpy 2.2, unicorn 2.1")
+
+
 def test_a_clock_read_back_a_hair_off_is_the_same(compare: Compare) -> None:
     ticks = noisy_ticks(4000)
     assert compare(timed(ticks), timed(ticks, clock_hz=480_000_100)).differs == {}
