@@ -42,11 +42,12 @@ class Entry:
     own: dict[str, Any]
     inherits: str | None
     is_family: bool = False
+    is_variant: bool = False
 
     @property
     def place(self) -> str:
-        """The file, and which variant of it where its name is another."""
-        return str(self.path) if self.name == self.path.stem else f"{self.path}:{self.name}"
+        """The file, and which variant of it."""
+        return f"{self.path}:{self.name}" if self.is_variant else str(self.path)
 
     def words(self) -> Iterator[str]:
         """Its aliases and boards; "*" and "?" in them stand for any characters, for one."""
@@ -119,7 +120,7 @@ def _family(
         if not isinstance(parent, str):
             raise InvalidTarget(f"{path}: variants.{index}.inherits is {parent!r}; write a name.")
         own = {key: value for key, value in variant.items() if key != "inherits"}
-        yield Entry(name, path, {"family": family, **own}, parent)
+        yield Entry(name, path, {"family": family, **own}, parent, is_variant=True)
 
 
 def overlay(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def draft(chip: Chip, *, core: str | None = None, name: str | None = None) -> Dr
         )
     left_out: list[str] = []
     regions = _regions(chip, left_out)
-    made = Draft(name=(name or re.sub(r"[^a-z0-9.-]", "-", chip.part)), text="")
+    made = Draft(name=name or re.sub(r"[^a-z0-9.-]+", "-", chip.part).strip("-.")[:64], text="")
     unconfirmed = []
     if chip.clock_hz is None:
         unconfirmed.append("core.clock_hz")

@@ -204,6 +204,11 @@ def _explain(place: str, error: ValidationError) -> str:
             faults.append(f"'{where}' is not a key of the target schema")
         elif kind == "missing":
             faults.append(f"'{where}' is required by the target schema and missing")
+        elif kind == "string_pattern_mismatch":
+            faults.append(
+                f"'{where}': a name begins with a letter or digit and has letters, digits, '.', "
+                f"'_', '+' and '-', 64 at most (given {fault['input']!r})"
+            )
         else:
             message = fault["msg"].removeprefix("Value error, ")
             given = "" if isinstance(fault["input"], dict) else f" (given {fault['input']!r})"

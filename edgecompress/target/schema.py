@@ -20,6 +20,8 @@ from edgecompress.records import Budget, Record
 from edgecompress.target.port_settings import complete_settings, port_names
 from edgecompress.units import format_bytes, parse_bytes
 
+# A name becomes a file's, a C string and a comment of the linker script.
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 # What `parse_bytes` takes, for editors.
 _SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*[kKmMgG]?([iI]?[bB]?)\s*$"
 
@@ -229,8 +231,8 @@ class DeviceProfile(Record):
     """
 
     schema_version: int = 1
-    name: str
-    family: str = ""
+    name: str = Field(pattern=_NAME_PATTERN)
+    family: str = Field(default="", pattern=f"^$|{_NAME_PATTERN}")
     aliases: tuple[str, ...] = ()
     boards: tuple[str, ...] = ()
     description: str

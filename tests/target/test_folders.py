@@ -120,7 +120,8 @@ def test_shadowing_a_shipped_target_is_seen_and_may_inherit_from_it(home: Path) 
     assert found.folder.label == "./targets"
     assert found.shadows == ("shipped: stm32h7.toml",)
     assert not faults
-    assert place_of("stm32h743zi").endswith("targets/mine.toml:stm32h743zi")
+    assert place_of("stm32h743zi").endswith("targets/mine.toml")
+    assert place_of("stm32h743vi").endswith("stm32h7.toml:stm32h743vi")
 
 
 def test_one_broken_file_leaves_the_others(home: Path) -> None:
