@@ -53,6 +53,7 @@ def fit(
     metric: str | None = None,
     max_accuracy_drop: float | None = None,
     earlier: Path | None = None,
+    log_folder: Path | None = None,
     jobs: int = 1,
     ray: str | None = None,
     input_shape: tuple[int, ...] | None = None,
@@ -72,6 +73,7 @@ def fit(
             number, larger is better; default accuracy, without labels agreement with the source.
         max_accuracy_drop: points of the measure that may be lost on validation data.
         earlier: folder of a result whose measurements and trials are used again.
+        log_folder: curves of the fine-tuning for TensorBoard.
         jobs: trials that run at once, in processes.
         ray: run them on this Ray cluster: "auto", "host:port" or "ray://host:port".
         output: folder for the result; default build/<model>-<target>.
@@ -109,6 +111,7 @@ def fit(
         metric=metric,
         max_accuracy_drop=max_accuracy_drop,
         earlier=earlier,
+        log_folder=log_folder,
         jobs=jobs,
         ray=ray,
     )

@@ -100,6 +100,8 @@ def compress_model(
     finetune_steps: int = 0,
     seed: int = 0,
     output: Path | None = None,
+    metric: str | None = None,
+    log_folder: Path | None = None,
     input_shape: tuple[int, ...] | None = None,
     trust: bool = False,
     progress: Progress = SILENT,
@@ -113,10 +115,13 @@ def compress_model(
         data: .npz, image folder or "package.module:callable"; the demo brings its own.
         finetune_steps: recovery training against the original model.
         output: folder; default build/<model>-<method>.
+        metric: "package.module:callable" that fine-tuning selects by and the result shows.
+        log_folder: curves of the fine-tuning for TensorBoard.
 
     Raises:
         EdgeCompressError: see `edgecompress.errors` for the tree.
     """
+    from edgecompress.compress.finetune import user_metric
     from edgecompress.compress.methods import compress
     from edgecompress.flow import Stopwatch
     from edgecompress.model.data import load_data
@@ -125,6 +130,7 @@ def compress_model(
     from edgecompress.model.trainable import to_trainable
 
     clock = Stopwatch(progress)
+    measure = None if metric is None else user_metric(metric)
     clock.stage("Load the model")
     source = load_source(model, input_shape=input_shape, trust=trust)
     _require_float(source)
@@ -139,12 +145,14 @@ def compress_model(
         clock.stage(method.capitalize())
         done = compress(
             before, options, splits, name=source.name, finetune_steps=finetune_steps,
-            seed=seed, progress=clock,
+            seed=seed, metric=measure, log_folder=log_folder, progress=clock,
         )  # fmt: skip
         clock.stage("Write the model")
         written = _written(done, source.name, folder.path)
         clock.stage("Compare")
         result = _compared(source, before, options, splits, done, written)
+        if metric is not None and splits is not None:
+            result = result.model_copy(update=_by_user(metric, source, written, splits))
         result = result.model_copy(
             update={
                 "finetune_steps": finetune_steps,
@@ -226,6 +234,25 @@ def _accuracy(
             metric, values[name] = _scored(expected, made, part)
             samples[name] = len(part)
     return metric, values, samples
+
+
+def _by_user(
+    metric: str, source: Source, written: onnx.ModelProto, splits: Splits
+) -> dict[str, Any]:
+    """The result's metric and accuracy by the user's own function."""
+    from edgecompress.compress.finetune import user_metric
+    from edgecompress.model.reference import run_onnx
+
+    assert source.onnx is not None
+    function = user_metric(metric)
+    values = {}
+    for name, part in (("validation", splits.validation), ("test", splits.test)):
+        if len(part):
+            before, after = (
+                function(run_onnx(model, part.x), part.y) for model in (source.onnx, written)
+            )
+            values[name] = (before, after)
+    return {"metric": metric, "accuracy": values}
 
 
 def _scored(

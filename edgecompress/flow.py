@@ -78,7 +78,7 @@ class Job:
 
     `metric` selects in place of accuracy, `max_accuracy_drop` is in its points (on validation),
     `earlier` a result whose search is continued, `jobs` how many trials run at once,
-    `ray` the address of a cluster they run on instead.
+    `ray` the address of a cluster they run on instead, `log_folder` TensorBoard's.
     """
 
     command: Command
@@ -95,6 +95,7 @@ class Job:
     earlier: Path | None = None
     jobs: int = 1
     ray: str | None = None
+    log_folder: Path | None = None
 
 
 def image_result(

@@ -41,6 +41,10 @@ def fit_rounds(job: Job, folder: Path, checkpoints: Checkpoints, replayed: Plan 
     from edgecompress.plan.search import Found
 
     _check_drop(job)
+    if job.log_folder is not None:
+        from edgecompress.compress.finetune.logs import require_tensorboard
+
+        require_tensorboard()
     if job.ray is not None:
         check_cluster(job.ray)
     corrections: dict[str, float] = {}
@@ -138,7 +142,7 @@ def _compressed(
         return onnx.load_model_from_string(saved), stages
     job.clock.stage("Compress and fine-tune")
     source = to_trainable(job.source)
-    trained = realize(source, plan, job.splits, job.clock, job.metric)
+    trained = realize(source, plan, job.splits, job.clock, job.metric, job.log_folder)
     job.clock.stage("Quantize to int8")
     calibration = calibration_samples(job.splits, plan.seed).numpy()
     deployable = quantize(trained, calibration, name=job.source.name, weights=plan.weights)

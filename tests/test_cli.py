@@ -105,7 +105,7 @@ def test_fit_hands_every_option_to_the_api(stand_in: StandIn) -> None:
         "fit net.onnx --data d.npz --target cortex-m4 --flash 512K --ram 128K --latency-us 5e4 "
         "--effort balanced --seed 3 --output out --requantize tflite --precision float32 "
         "--plan plan.json --input-shape 1,3,32,32 --trust --device qemu --optimize size "
-        "--max-accuracy-drop 1.5 --metric pkg.mod:score --jobs 2"
+        "--max-accuracy-drop 1.5 --metric pkg.mod:score --jobs 2 --log-folder logs"
     )
     assert main(line.split()) == 0
     called = stand_in.called
@@ -116,7 +116,7 @@ def test_fit_hands_every_option_to_the_api(stand_in: StandIn) -> None:
         "output": Path("out"), "requantize": "tflite", "precision": "float32", "optimize": "size",
         "plan": Path("plan.json"), "input_shape": (1, 3, 32, 32), "trust": True, "device": "qemu",
         "earlier": None, "max_accuracy_drop": 1.5, "metric": "pkg.mod:score", "jobs": 2,
-        "ray": None,
+        "ray": None, "log_folder": Path("logs"),
     }  # fmt: skip
     assert type(called["effort"]) is type(called["requantize"]) is str
 
@@ -376,12 +376,13 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    for command in ("fit", "plan", "compile", "profile", "compare", "verify", "inspect", "targets"):
+    for command in ("fit", "plan", "compile", "profile", "compare", "verify", "inspect", "explain",
+                    "targets"):  # fmt: skip
         assert command in out
 
 
 @pytest.mark.parametrize(
-    "command", ["fit", "plan", "compile", "profile", "compare", "verify", "inspect"]
+    "command", ["fit", "plan", "compile", "profile", "compare", "verify", "inspect", "explain"]
 )
 def test_every_command_takes_json_and_debug(
     command: str, capsys: pytest.CaptureFixture[str]

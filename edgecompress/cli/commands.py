@@ -44,6 +44,7 @@ def fit(
     earlier: opt.From = None,
     max_accuracy_drop: opt.MaxAccuracyDrop = None,
     metric: opt.Metric = None,
+    log_folder: opt.LogFolder = None,
     jobs: opt.Jobs = 1,
     ray: opt.Ray = None,
     requantize: opt.RequantizeOption = opt.Requantize.smmla,
@@ -70,8 +71,9 @@ def fit(
         result = api.fit(
             **chosen.arguments(), effort=chosen.effort, seed=chosen.seed,
             plan=plan, earlier=earlier, max_accuracy_drop=max_accuracy_drop, metric=metric,
-            jobs=jobs, ray=ray, requantize=requantize.value, precision=precision.value,
-            optimize=chosen.optimize, trust=trust, device=device, progress=progress,
+            log_folder=log_folder, jobs=jobs, ray=ray, requantize=requantize.value,
+            precision=precision.value, optimize=chosen.optimize, trust=trust, device=device,
+            progress=progress,
         )  # fmt: skip
     show_result(result, chosen.output, as_json=as_json)
     return result_exit_code(result)

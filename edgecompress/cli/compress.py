@@ -218,6 +218,8 @@ def compress(
     label_share: LabelShare = None,
     feature_share: FeatureShare = None,
     finetune_steps: FinetuneSteps = 0,
+    metric: opt.Metric = None,
+    log_folder: opt.LogFolder = None,
     seed: opt.Seed = None,
     input_shape: opt.InputShape = None,
     trust: opt.Trust = False,
@@ -248,7 +250,7 @@ def compress(
         result = compress_model(
             chosen.model or "demo", options, data=chosen.data, finetune_steps=finetune_steps,
             seed=chosen.seed, output=chosen.output, input_shape=chosen.input_shape, trust=trust,
-            progress=progress,
+            metric=metric, log_folder=log_folder, progress=progress,
         )  # fmt: skip
     if as_json:
         sys.stdout.write(result.to_json())

@@ -113,6 +113,11 @@ Metric = Annotated[
     str | None,
     typer.Option("--metric", help="pkg.mod:callable to select by, instead of accuracy."),
 ]
+LogFolder = Annotated[
+    Path | None,
+    typer.Option("--log-folder", help="Curves of the fine-tuning, for TensorBoard.",
+                 rich_help_panel=_OUTPUT),
+]  # fmt: skip
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Trials that run at once.")]
 Ray = Annotated[
     str | None,

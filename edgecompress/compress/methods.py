@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from torch import nn
 
 from edgecompress.compress.batchnorm import reestimate
 from edgecompress.compress.criteria import NEED_DATA, channel_scores
-from edgecompress.compress.finetune import Recipe, distill
+from edgecompress.compress.finetune import Metric, Recipe, distill
 from edgecompress.compress.groups import find_groups, map_channels
 from edgecompress.compress.lowrank import choose_ranks, factored_weights, factorize
 from edgecompress.compress.method_options import (
@@ -95,6 +96,8 @@ class _Task:
     finetune_steps: int
     seed: int
     progress: Progress
+    metric: Metric | None = None
+    log_folder: Path | None = None
 
     def needed(self, why: str) -> torch.Tensor:
         if self.calibration is None:
@@ -123,6 +126,8 @@ class _Task:
             recipe=recipe,
             after_step=hook,
             keep_from=0 if hook is None else hook.end,
+            metric=self.metric,
+            log_folder=self.log_folder,
             progress=self.progress,
         )
 
@@ -135,6 +140,8 @@ def compress(
     name: str = "model",
     finetune_steps: int = 0,
     seed: int = 0,
+    metric: Metric | None = None,
+    log_folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> Compressed:
     """Carries out one method; `trainable` is not changed.
@@ -144,6 +151,8 @@ def compress(
         splits: for calibration and fine-tuning; what needs none may go without.
         name: of a deployable's graph.
         finetune_steps: recovery training against the original, 0 for none.
+        metric: selects the state fine-tuning keeps, instead of accuracy.
+        log_folder: of the fine-tuning, for TensorBoard.
 
     Raises:
         BadInput: nothing in the model the method applies to, an option out of range, or no data
@@ -156,7 +165,9 @@ def compress(
     if splits is not None:
         _check_labels(trainable, splits)
     calibration, labels = _calibration(splits, seed)
-    task = _Task(trainable, splits, calibration, labels, finetune_steps, seed, progress)
+    task = _Task(
+        trainable, splits, calibration, labels, finetune_steps, seed, progress, metric, log_folder
+    )
     if isinstance(options, PruneOptions):
         return _prune(task, options)
     if isinstance(options, SparsifyOptions):

@@ -8,16 +8,13 @@ otherwise              minus the divergence from the source model's own outputs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from edgecompress.compress.finetune import Task
-from edgecompress.errors import BadInput
+from edgecompress.compress.finetune import Metric, Task, user_metric
 from edgecompress.model.data import Dataset, Splits
-from edgecompress.model.symbols import find_symbol
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.sensitivity import as_classes, damage, outputs
 from edgecompress.records import Record
@@ -26,9 +23,6 @@ JUDGED_SAMPLES = 1000
 TOP1 = "top-1 %"
 EXPLAINED = "explained variance %"
 DIVERGENCE = "divergence from the source's outputs"
-
-Metric = Callable[[np.ndarray, np.ndarray | None], float]
-"""(model outputs [N, ...] float32, labels or None) -> a number, larger is better."""
 
 
 class Score(Record):
@@ -110,7 +104,7 @@ class Scorer:
         held_out = Dataset(chosen.x[:JUDGED_SAMPLES], y)
         task = Task.of(trainable, splits)
         teacher = outputs(trainable, torch.from_numpy(held_out.x))
-        function = None if metric is None else find_symbol(metric)
+        function = None if metric is None else user_metric(metric)
         measured = EXPLAINED if task.kind != "classification" else TOP1
         known = y is not None or task.kind == "autoencoder"
         name = metric or (measured if known else DIVERGENCE)
@@ -127,7 +121,7 @@ class Scorer:
 
     def _value(self, made: torch.Tensor) -> float | None:
         if self.function is not None:
-            return self._by_user(made)
+            return self.function(made.numpy(), self.held_out.y)
         if self.metric == EXPLAINED:
             return self._explained(made)
         if self.metric != TOP1:
@@ -147,21 +141,5 @@ class Scorer:
 
     @property
     def selector(self) -> Metric | None:
-        """The user's metric for training to select states by, its failures in one line."""
-        return None if self.function is None else self._called
-
-    def _by_user(self, made: torch.Tensor) -> float:
-        return self._called(made.numpy(), self.held_out.y)
-
-    def _called(self, made: np.ndarray, y: np.ndarray | None) -> float:
-        assert self.function is not None
-        try:
-            found = float(self.function(made, y))
-        except Exception as error:
-            raise BadInput(
-                f"The metric '{self.metric}' failed: {type(error).__name__}: {error}.",
-                next_step="It takes (outputs [N, ...], labels or None) and returns a number.",
-            ) from error
-        if not np.isfinite(found):
-            raise BadInput(f"The metric '{self.metric}' returned {found} for the model's outputs.")
-        return found
+        """What training selects its states by, where that is not accuracy."""
+        return self.function

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from edgecompress.compress.apply import apply_plan
-from edgecompress.compress.finetune import distill
+from edgecompress.compress.finetune import distill, user_metric
 from edgecompress.compress.groups import ChannelGroup, find_groups
 from edgecompress.errors import DoesNotFit
 from edgecompress.model.data import Splits
@@ -321,11 +322,12 @@ def realize(
     splits: Splits,
     progress: Progress = SILENT,
     metric: str | None = None,
+    log_folder: Path | None = None,
 ) -> Trainable:
     """The plan's model: compressed, its BatchNorm re-estimated, fine-tuned against the original.
 
     Args:
-        metric: "pkg.mod:callable" that says which state of the training is kept.
+        metric: "pkg.mod:callable" that selects within the training; `log_folder`: TensorBoard's.
 
     Raises:
         BadInput: the plan names groups or layers this model does not have, or a bad metric.
@@ -337,10 +339,10 @@ def realize(
     if plan.finetune_steps == 0:
         return compressed
     progress.stage("Fine-tune", plan.finetune_steps)
-    selector = None if metric is None else Scorer.of_source(trainable, splits, metric).selector
     return distill(
         compressed, trainable, splits, steps=plan.finetune_steps, seed=plan.seed,
-        weights=plan.weights, metric=selector, progress=progress,
+        weights=plan.weights, metric=None if metric is None else user_metric(metric),
+        log_folder=log_folder, progress=progress,
     )  # fmt: skip
 
 

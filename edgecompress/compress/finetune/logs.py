@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Protocol
 
@@ -24,15 +25,20 @@ class _Nothing:
     def close(self) -> None: ...
 
 
+def require_tensorboard() -> None:
+    """Raises BadConfig where the package is not installed; nothing of it is imported."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise BadConfig(
+            "Logs of the fine-tune need the package tensorboard, which is not installed.",
+            next_step="pip install 'edgecompress[tensorboard]', or give no log folder.",
+        )
+
+
 class _TensorBoard:
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise BadConfig(
-                "Logs of the fine-tune need the package tensorboard, which is not installed.",
-                next_step="pip install 'edgecompress[tensorboard]', or give no log folder.",
-            ) from error
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
         try:
             self._writer = SummaryWriter(str(folder))
         except OSError as error:
