@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgecompress.device.cycles import Work
+from edgecompress.device.firmware import check_flash
 from edgecompress.device.meter import Meter
 from edgecompress.device.ports.base import CountsWork, Port
 from edgecompress.device.protocol import Area, Client, Identity
@@ -83,7 +84,7 @@ def open_device(
         BadInput: the folder holds no image, or its firmware is not the one image.json describes.
         DeviceNotFound: there is no such device here.
         DeviceTimeout: it does not answer.
-        ProtocolError: it runs another model.
+        ProtocolError: it runs another model, or its flash holds other bytes than the image.
     """
     manifest = load_manifest(image_dir)
     port = _open_port(image_dir / manifest.firmware, profile, device)
@@ -91,7 +92,10 @@ def open_device(
         client = Client(port, run_timeout_s=run_timeout_s)
         client.synchronize()
         image = Image(image_dir, manifest, profile)
-        return Session(client, image, _checked_identity(client, manifest))
+        identity = _checked_identity(client, manifest)
+        if profile.kind == "mcu":
+            check_flash(client, image_dir / manifest.firmware, profile)
+        return Session(client, image, identity)
     except BaseException:
         port.close()
         raise
