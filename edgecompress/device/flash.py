@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from intelhex import IntelHex
+
 from edgecompress.device.flashers.job import Flashed, FlashJob, elapsed
 from edgecompress.device.harness import load_manifest
 from edgecompress.device_records import FlashReport
 from edgecompress.errors import BadInput, DeviceNotFound
 from edgecompress.progress import SILENT, Progress
+from edgecompress.records import ImageManifest
 from edgecompress.target.schema import DeviceProfile, Flashing
 from edgecompress.units import format_bytes
 
@@ -48,7 +51,7 @@ def flash(
     """Programs a board with an image, and verifies it.
 
     Args:
-        image_dir: a folder with image.json and firmware.hex.
+        image_dir: a folder with image.json and firmware.elf.
         profile: the target the image was made for.
         probe: the debug probe's unique id or its beginning; None: the only one.
         port: the serial port of a boot loader, with or without "serial:"; None: the likely one.
@@ -59,24 +62,13 @@ def flash(
     """
     options = options or FlashOptions()
     start_s = time.monotonic()
-    manifest = load_manifest(image_dir)
-    if manifest.target != profile.name:
-        raise BadInput(
-            f"{image_dir} holds an image for {manifest.target}, not for {profile.name}.",
-            next_step=f"Compile it for {profile.name}.",
-        )
-    if profile.kind != "mcu":
-        raise BadInput(
-            f"{profile.name} images are programs: nothing is flashed.",
-            next_step="Run it with profile --device process or adb.",
-        )
+    manifest = _manifest_for(image_dir, profile)
     tool = _choose_tool(profile, options, port=port)
     job = FlashJob(
-        image_dir=image_dir,
         profile=profile,
         # A UF2 drive needs nothing that the profile would say of another tool.
         flashing=profile.flashing or Flashing(tool="stm32loader"),
-        segments=_segments(image_dir, profile),
+        segments=_segments(image_dir / manifest.firmware, profile),
         progress=progress,
         probe=probe,
         port=None if port is None else port.removeprefix("serial:"),
@@ -95,6 +87,22 @@ def flash(
         seconds=elapsed(start_s),
         verified=done.verified,
     )
+
+
+def _manifest_for(image_dir: Path, profile: DeviceProfile) -> ImageManifest:
+    """The folder's manifest, its firmware's hash compared, once it is this chip's."""
+    manifest = load_manifest(image_dir)
+    if manifest.target != profile.name:
+        raise BadInput(
+            f"{image_dir} holds an image for {manifest.target}, not for {profile.name}.",
+            next_step=f"Compile it for {profile.name}.",
+        )
+    if profile.kind != "mcu":
+        raise BadInput(
+            f"{profile.name} images are programs: nothing is flashed.",
+            next_step="Run it with profile --device process or adb.",
+        )
+    return manifest
 
 
 def _choose_tool(profile: DeviceProfile, options: FlashOptions, *, port: str | None) -> Tool:
@@ -136,28 +144,29 @@ def _choose_tool(profile: DeviceProfile, options: FlashOptions, *, port: str | N
     return tools[0]
 
 
-def _segments(image_dir: Path, profile: DeviceProfile) -> tuple[tuple[int, bytes], ...]:
-    """firmware.hex as pieces that touch nothing outside the profile's flash.
+def _segments(firmware: Path, profile: DeviceProfile) -> tuple[tuple[int, bytes], ...]:
+    """What the ELF file loads into flash: the one file whose hash the manifest has.
 
     Raises:
-        BadInput: no such file, damaged, or beyond flash.
+        BadInput: damaged, empty, or beyond flash.
     """
-    from intelhex import IntelHex, IntelHexError
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
 
-    path = image_dir / "firmware.hex"
     memory = IntelHex()
     try:
-        memory.loadhex(str(path))
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}.") from None
-    except (IntelHexError, ValueError) as error:
-        raise BadInput(f"{path} is damaged: {error}.", next_step="Compile it again.") from None
+        with firmware.open("rb") as file:
+            for segment in ELFFile(file).iter_segments("PT_LOAD"):
+                if segment["p_filesz"]:
+                    memory.frombytes(segment.data(), offset=segment["p_paddr"])
+    except (ELFError, ValueError) as error:
+        raise BadInput(f"{firmware} is no image: {error}.", next_step="Compile it again.") from None
     pieces = []
     for start, end in memory.segments():
         _check_fits(start, end, profile)
         pieces.append((start, bytes(memory.tobinarray(start=start, size=end - start))))
     if not pieces:
-        raise BadInput(f"{path} holds nothing.", next_step="Compile the image again.")
+        raise BadInput(f"{firmware} loads nothing.", next_step="Compile the image again.")
     return tuple(pieces)
 
 

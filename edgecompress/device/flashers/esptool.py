@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from edgecompress.device.flashers.job import Flashed, FlashJob, need, run_tool, serial_port_for
 from edgecompress.errors import BadInput, DeviceFault, DeviceNotFound, DeviceTrouble
@@ -14,7 +15,7 @@ _BOOT = "Hold BOOT while pressing RESET, then try again."
 
 
 def flash_with_esptool(job: FlashJob) -> Flashed:
-    """Writes firmware.bin; esptool itself refuses another chip than the profile's.
+    """Writes the image; esptool itself refuses another chip than the profile's.
 
     Raises:
         DeviceNotFound: no esptool, no port, or nothing answers on it.
@@ -34,7 +35,8 @@ def flash_with_esptool(job: FlashJob) -> Flashed:
             job.progress.advance(int(match[1]) - shown)
             shown = int(match[1])
 
-    code, output = run_tool(_MODULE, esptool_arguments(job, port), on_line)
+    with job.binary() as firmware:
+        code, output = run_tool(_MODULE, esptool_arguments(job, port, firmware), on_line)
     if code != 0:
         raise _explain(output, job, port)
     if "Hash of data verified" not in output:
@@ -42,12 +44,12 @@ def flash_with_esptool(job: FlashJob) -> Flashed:
     return Flashed(port, job.flashing.esptool_chip, "MD5 of the flash computed by the chip, equal")
 
 
-def esptool_arguments(job: FlashJob, port: str) -> list[str]:
+def esptool_arguments(job: FlashJob, port: str, firmware: Path) -> list[str]:
     """esptool 5's command line."""
     return [
         "--chip", job.flashing.esptool_chip, "--port", port, "--baud", str(_BAUD),
         "--before", "default-reset", "--after", "hard-reset",
-        "write-flash", hex(job.flashing.offset), str((job.image_dir / "firmware.bin").absolute()),
+        "write-flash", hex(job.flashing.offset), str(firmware),
     ]  # fmt: skip
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from intelhex import IntelHex
 
 from edgecompress.device.adb_client import printable
 from edgecompress.errors import DeviceNotFound, DeviceTimeout
@@ -26,7 +30,6 @@ class FlashJob:
     """An image that belongs on a chip.
 
     Attributes:
-        image_dir: where firmware.hex and firmware.bin lie.
         segments: what goes where in flash: addresses and bytes, in order, not touching.
         probe: the debug probe's unique id, or the start of it; None: the only one.
         port: the serial port, without "serial:"; None: the likely one.
@@ -35,7 +38,6 @@ class FlashJob:
         force: the chip's identification need not be the target's.
     """
 
-    image_dir: Path
     profile: DeviceProfile
     flashing: Flashing
     segments: tuple[tuple[int, bytes], ...]
@@ -49,6 +51,22 @@ class FlashJob:
     @property
     def size_bytes(self) -> int:
         return sum(len(data) for _, data in self.segments)
+
+    def memory(self) -> IntelHex:
+        """The segments, gaps 0xFF as erased flash reads."""
+        memory = IntelHex()
+        memory.padding = 0xFF
+        for address, data in self.segments:
+            memory.frombytes(data, offset=address)
+        return memory
+
+    @contextlib.contextmanager
+    def binary(self) -> Iterator[Path]:
+        """A file of all segments from the first address on, for tools that take one."""
+        with tempfile.TemporaryDirectory(prefix="edgecompress-") as folder:
+            path = Path(folder) / "firmware.bin"
+            path.write_bytes(self.memory().tobinstr())
+            yield path
 
 
 @dataclass(frozen=True)

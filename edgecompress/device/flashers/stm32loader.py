@@ -34,14 +34,14 @@ def flash_with_stm32loader(job: FlashJob) -> Flashed:
     if job.unlock:
         _run(job, port, ["--unprotect"], "Unlock")
     address, data = job.segments[0]
-    firmware = job.image_dir / "firmware.bin"
-    _run(
-        job,
-        port,
-        ["--erase", "--write", "--verify", "--address", hex(address), "--go-address", hex(address),
-         str(firmware.absolute())],
-        f"Erase, program and verify {len(data)} bytes",
-    )  # fmt: skip
+    with job.binary() as firmware:
+        _run(
+            job,
+            port,
+            ["--erase", "--write", "--verify", "--address", hex(address),
+             "--go-address", hex(address), str(firmware)],
+            f"Erase, program and verify {len(data)} bytes",
+        )  # fmt: skip
     return Flashed(port, chip, "read back by stm32loader, equal")
 
 

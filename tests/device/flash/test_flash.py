@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_image import manifest_of
 
 from edgecompress.cli import main
 from edgecompress.device import flash as flash_module
@@ -16,7 +17,6 @@ from edgecompress.device.chip_ids import expected_chip, id_register, known_chips
 from edgecompress.device.flash import FlashOptions, flash
 from edgecompress.device.flashers import esptool
 from edgecompress.device.flashers.job import Flashed, FlashJob, run_tool
-from edgecompress.device.flashers.uf2 import uf2_blocks
 from edgecompress.errors import (
     BadInput,
     DeviceFault,
@@ -25,6 +25,7 @@ from edgecompress.errors import (
     DeviceTrouble,
 )
 from edgecompress.progress import SILENT
+from edgecompress.record_base import sha256_file
 from edgecompress.target.registry import load_target, target_names
 
 MakeImage = Callable[..., Path]
@@ -54,7 +55,7 @@ def test_the_profiles_tool_is_given_the_bytes(
     ((tool, job),) = seen
     assert tool == report.tool == "pyocd"
     assert job.probe == "066"
-    assert job.segments == ((0x08000000, (folder / "firmware.bin").read_bytes()),)
+    assert job.segments == ((0x08000000, (folder / "content").read_bytes()),)
     assert (report.flash_bytes, report.target, report.chip) == (3000, "stm32f446re", "a chip")
 
 
@@ -87,12 +88,20 @@ def test_a_changed_firmware_is_refused(make_image: MakeImage) -> None:
         flash(folder, load_target("stm32f446re"))
 
 
-@pytest.mark.parametrize("content", ["", ":00000001FF\n", "nonsense\n", ":0400000001020304FF\n"])
-def test_a_damaged_hex_file_is_refused(make_image: MakeImage, content: str) -> None:
-    folder = make_image("stm32f446re")
-    (folder / "firmware.hex").write_text(content)
-    with pytest.raises(BadInput, match=r"holds nothing|is damaged"):
-        flash(folder, load_target("stm32f446re"))
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"\x7fELF", b"\x7fELF\x01\x01\x01" + b"\xff" * 90]
+)
+def test_a_damaged_elf_file_is_refused(
+    make_image: MakeImage, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, profile = make_image("stm32f446re"), load_target("stm32f446re")
+    firmware = folder / "firmware.elf"
+    firmware.write_bytes(content)
+    (folder / "image.json").write_text(
+        manifest_of(profile, "firmware.elf", sha256_file(firmware)).to_json()
+    )
+    with pytest.raises(BadInput, match=r"is no image|loads nothing"):
+        flash(folder, profile)
 
 
 def test_targets_that_are_not_flashed_say_so(make_image: MakeImage) -> None:
@@ -146,7 +155,7 @@ def test_a_uf2_drive_takes_the_image(make_image: MakeImage, tmp_path: Path) -> N
     report = flash(folder, load_target("rp2040"), options=FlashOptions(uf2_drive=drive))
     assert report.verified.startswith("not read back")
     written = (drive / "firmware.uf2").read_bytes()
-    assert _decoded(written) == (0xE48BFF56, 0x10000000, (folder / "firmware.bin").read_bytes())
+    assert _decoded(written) == (0xE48BFF56, 0x10000000, (folder / "content").read_bytes())
 
 
 def _decoded(content: bytes) -> tuple[int, int, bytes]:
@@ -182,22 +191,17 @@ def test_uf2_drives_that_are_refused(make_image: MakeImage, tmp_path: Path) -> N
     assert not (other / "firmware.uf2").exists()
 
 
-def test_uf2_begins_on_a_page() -> None:
-    with pytest.raises(BadInput, match="0x10000080 does not begin one"):
-        uf2_blocks(((0x10000080, b"x"),), 0xE48BFF56)
-
-
-def _esp_job(folder: Path, **more: object) -> FlashJob:
+def _esp_job(**more: object) -> FlashJob:
     profile = load_target("esp32c3")
     assert profile.flashing is not None
     return FlashJob(
-        image_dir=folder, profile=profile, flashing=profile.flashing,
+        profile=profile, flashing=profile.flashing,
         segments=((profile.region("flash").origin, b"x" * 10),), progress=SILENT, **more,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
 def test_esptool_is_called_with_the_profiles_chip_and_offset(tmp_path: Path) -> None:
-    command = esptool.esptool_arguments(_esp_job(tmp_path), "/dev/ttyUSB0")
+    command = esptool.esptool_arguments(_esp_job(), "/dev/ttyUSB0", tmp_path / "firmware.bin")
     assert command == [
         "--chip", "esp32c3", "--port", "/dev/ttyUSB0", "--baud", "460800", "--before",
         "default-reset", "--after", "hard-reset", "write-flash", "0x0",
@@ -227,16 +231,16 @@ def test_what_esptool_says_becomes_an_error(
     monkeypatch.setattr(esptool, "need", lambda *_: None)
     monkeypatch.setattr(esptool, "run_tool", lambda *_: (2, said))
     with pytest.raises(error, match=match):
-        esptool.flash_with_esptool(_esp_job(tmp_path, port="/dev/x"))
+        esptool.flash_with_esptool(_esp_job(port="/dev/x"))
 
 
 def test_esptool_must_have_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(esptool, "need", lambda *_: None)
     monkeypatch.setattr(esptool, "run_tool", lambda *_: (0, "Wrote 10 bytes"))
     with pytest.raises(DeviceFault, match="did not verify"):
-        esptool.flash_with_esptool(_esp_job(tmp_path, port="/dev/x"))
+        esptool.flash_with_esptool(_esp_job(port="/dev/x"))
     monkeypatch.setattr(esptool, "run_tool", lambda *_: (0, "Hash of data verified."))
-    done = esptool.flash_with_esptool(_esp_job(tmp_path, port="/dev/x"))
+    done = esptool.flash_with_esptool(_esp_job(port="/dev/x"))
     assert (done.where, done.chip) == ("/dev/x", "esp32c3")
 
 

@@ -56,7 +56,7 @@ def test_it_is_programmed_read_back_and_started(
     (session,) = [connect(monkeypatch, chip)]
     folder = make_image(TARGET, size=9001)
     report = flash(folder, load_target(TARGET), progress=steps)
-    assert bytes(chip.read(0, 9001)) == (folder / "firmware.bin").read_bytes()
+    assert bytes(chip.read(0, 9001)) == (folder / "content").read_bytes()
     assert chip.erased == [0, 0x1000, 0x2000]
     assert chip.resets == 1
     assert (report.tool, report.chip) == ("pyocd", "nRF52840")
@@ -154,7 +154,7 @@ def test_worn_flash_is_found_by_its_address(
     make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_image(TARGET)
-    content = (folder / "firmware.bin").read_bytes()
+    content = (folder / "content").read_bytes()
     worn = next(index for index, value in enumerate(content) if index > 900 and value)
     chip = Chip(worn=worn)
     connect(monkeypatch, chip)

@@ -47,7 +47,7 @@ def test_it_is_programmed_verified_and_started(make_image: MakeImage) -> None:
     folder = make_image(TARGET, size=3001)
     with BootLoader() as board:
         report = flash(folder, load_target(TARGET), port=board.path)
-    content = (folder / "firmware.bin").read_bytes()
+    content = (folder / "content").read_bytes()
     assert bytes(board.flash[:3001]) == content
     assert set(board.flash[3328:]) == {0xFF}
     assert board.started_at == 0x08000000
@@ -89,7 +89,7 @@ def test_a_port_that_is_not_there(make_image: MakeImage) -> None:
 def _job(target: str, port: str | None = None) -> FlashJob:
     profile = load_target(target)
     assert profile.flashing is not None
-    return FlashJob(Path(), profile, profile.flashing, (), SILENT, port=port)
+    return FlashJob(profile, profile.flashing, (), SILENT, port=port)
 
 
 def test_the_likely_port_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
