@@ -206,7 +206,7 @@ def _explain(place: str, error: ValidationError) -> str:
             faults.append(f"'{where}' is required by the target schema and missing")
         elif kind == "string_pattern_mismatch":
             faults.append(
-                f"'{where}': a name begins with a letter or digit and has letters, digits, '.', "
+                f"'{where}': a name begins with a letter or digit and has letters, digits, ' ', '.', "
                 f"'_', '+' and '-', 64 at most (given {fault['input']!r})"
             )
         else:

@@ -21,7 +21,7 @@ from edgecompress.target.port_settings import complete_settings, port_names
 from edgecompress.units import format_bytes, parse_bytes
 
 # A name becomes a file's, a C string and a comment of the linker script.
-_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}$"
 # What `parse_bytes` takes, for editors.
 _SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*[kKmMgG]?([iI]?[bB]?)\s*$"
 

@@ -92,7 +92,7 @@ def test_a_users_own_toml_loads_by_path(tmp_path: Path) -> None:
         (("clock_hz", "clok_hz"), "'core.clok_hz' is not a key of the target schema"),
         (("clock_hz", "clok_hz"), "'core.clock_hz' is required by the target schema and missing"),
         (('name = "board"', 'name = "../board"'), "'name': a name begins with a letter"),
-        (('name = "board"', 'name = "a\\" b"'), "'name': a name begins with a letter"),
+        (('name = "board"', 'name = "a\\"b"'), "'name': a name begins with a letter"),
         (('kind = "mcu"', 'kind = "toaster"'), "'kind': .*'mcu', 'host' or 'cuda'"),
         (('"512K"', '"much"'), "'regions.0.size': 'much' is not a size"),
         (('"512K"', "1.5"), "'regions.0.size': '1.5' is not a size"),
