@@ -18,7 +18,7 @@ _REGION = re.compile(r"([A-Za-z_]\w{0,31}) (\d{1,20}) (\d{1,20})", re.ASCII)
 
 _TEXTS = {
     "model": r"[0-9a-f]{64}",
-    "target": r"[A-Za-z0-9][\w.+-]{0,63}",
+    "target": r"[A-Za-z0-9][\w .+-]{0,63}",
     "clock_source": r"configured|registers|host",
     "settings": r"(?:\w+=[\w.+-]+(?: |$))*",
     "device_id": r"(?:[0-9a-f]{2}){0,12}",

@@ -233,7 +233,7 @@ def test_an_identity_with_a_field_missing_is_refused(field: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [("model", "x" * 64), ("model", "AB" * 32), ("target", "../../etc"), ("target", ""),
-     ("target", "a b"), ("target", "<script>"), ("device_id", "012"), ("device_id", "00" * 13),
+     ("target", "<script>"), ("device_id", "012"), ("device_id", "00" * 13),
      ("settings", "a"), ("settings", "a=b;rm"), ("settings", "a=\x1b[2J"), ("settings", "a=b  c=d"),
      ("clock_source", "guess"), ("clock_hz", "-1"), ("tick_hz", "0"), ("steps", "1000000000"),
      ("arena_bytes", "1" + "0" * 19), ("input_bytes", "1" + "0" * 40), ("output_bytes", "\u0663"),
