@@ -18,6 +18,7 @@ from simulated_probe import Chip, Probe, connect
 
 from edgecompress.device.flash import FlashOptions, flash
 from edgecompress.errors import BadInput, DeviceFault, DeviceNotFound, DeviceTrouble
+from edgecompress.link.sizes import write_flash_images
 from edgecompress.target.registry import load_target
 
 MakeImage = Callable[..., Path]
@@ -209,3 +210,19 @@ def test_flash_that_pyocd_does_not_know_is_refused(
     with pytest.raises(BadInput, match=r"0x00180000, which is not flash of pyOCD's nrf52840"):
         flash(make_image(TARGET, at=0x180000), larger)
     assert chip.erased == []
+
+
+def test_a_linked_image_arrives_as_its_flash_image(
+    tiny_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the linker made: variables' initial values lie in flash, not where they are used."""
+    chip = Chip()
+    connect(monkeypatch, chip)
+    folder, profile = tiny_image(TARGET), load_target(TARGET)
+    report = flash(folder, profile)
+    copied = tmp_path / "firmware.elf"
+    copied.write_bytes((folder / "firmware.elf").read_bytes())
+    write_flash_images(copied, profile)
+    expected = (tmp_path / "firmware.bin").read_bytes()
+    assert bytes(chip.read(profile.region("flash").origin, len(expected))) == expected
+    assert report.flash_bytes <= len(expected)
