@@ -51,6 +51,7 @@ def test_every_family_runs_at_its_rated_speed(tiny_image: TinyImage, target: str
         ("stm32f446re", "f411", 100_000_000),
         ("stm32l4r5zi", "l476", 80_000_000),
         ("stm32h743zi", "h723", 520_000_000),
+        ("stm32h743zi", "h7a3", 280_000_000),
     ],
 )
 def test_other_lines_of_a_family_keep_their_own_limits(

@@ -22,14 +22,24 @@
 #define PPRE_BITS(divider) \
   ((divider) == 1u ? 0u : (divider) == 2u ? 4u : (divider) == 4u ? 5u : 6u)
 
-/* Long enough for a slow crystal (100 ms at 16 MHz), and an end where nothing answers. */
-#define PATIENCE 200000u
+/* How often a flag is read before it is given up: PLLs and regulators take well under a millisecond,
+ * a slow crystal tens of them. 200000 reads are 100 ms at 16 MHz. */
+#define PATIENCE 10000u
+#define CRYSTAL_PATIENCE 200000u
+
+static int wait(volatile uint32_t *from, uint32_t mask, uint32_t value, uint32_t tries) {
+  while (tries-- != 0)
+    if ((*from & mask) == value) return 1;
+  return 0;
+}
 
 /* Whether the bits of `mask` became `value` in time. */
 static int wait_until(volatile uint32_t *from, uint32_t mask, uint32_t value) {
-  for (uint32_t tries = PATIENCE; tries != 0; tries--)
-    if ((*from & mask) == value) return 1;
-  return 0;
+  return wait(from, mask, value, PATIENCE);
+}
+
+static int wait_for_crystal(volatile uint32_t *from, uint32_t ready) {
+  return wait(from, ready, ready, CRYSTAL_PATIENCE);
 }
 
 /* Enables clocks; the read waits until they run (errata sheets: delay after an RCC clock enabling). */

@@ -55,7 +55,7 @@ class Chip(ABC):
     blocks: ClassVar[tuple[tuple[str, int, int], ...]]
     unique_id_base: int
     gpio_base: ClassVar[int]
-    gpio_enable_register: ClassVar[int]
+    gpio_enable_register: int
     has_old_uart: ClassVar[bool] = False
 
     def __init__(self, surroundings: Surroundings) -> None:

@@ -1,4 +1,5 @@
-"""STM32H7: RM0433 (H742, 743, 750, 753), RM0399 (H745, 747, 755, 757), RM0468 (H723 to H735).
+"""STM32H7: RM0433 (H742, 743, 750, 753), RM0399 (H745, 747, 755, 757), RM0468 (H723 to H735),
+RM0455 (H7A3, 7B0, 7B3).
 
 Clocks RM0433 section 8.7, power 6.8, flash 4.3.8, memories 2.4.
 """
@@ -23,8 +24,6 @@ _RCC, _PWR, _FLASH, _SYSCFG = 0x58024400, 0x58024800, 0x52002000, 0x58000400
 _CR, _CFGR = _RCC, _RCC + 0x10
 _D1CFGR, _D2CFGR, _D3CFGR = _RCC + 0x18, _RCC + 0x1C, _RCC + 0x20
 _PLLCKSELR, _PLLCFGR, _PLL1DIVR = _RCC + 0x28, _RCC + 0x2C, _RCC + 0x30
-_AHB2ENR, _AHB4ENR = _RCC + 0xDC, _RCC + 0xE0
-_APB1LENR, _APB2ENR, _APB4ENR = _RCC + 0xE8, _RCC + 0xF0, _RCC + 0xF4
 _CSR1, _CR3, _D3CR = _PWR + 0x04, _PWR + 0x0C, _PWR + 0x18
 _PWRCR = _SYSCFG + 0x2C
 _HSION, _HSEON, _HSEBYP, _PLL1ON = 0, 16, 18, 24
@@ -41,6 +40,7 @@ class _Line:
     `waits`: AXI clock up to which 0, 1, 2, ... wait states do, at the fastest scale.
     `delays`: AXI clock up to which a WRHIGHFREQ of 0, 1, 2 does.
     `divides_by_one`: whether PLL1's P may be 1.
+    `enables`: the address of AHB3ENR, which the other clock enables follow.
     """
 
     scales: dict[int, int]
@@ -50,6 +50,8 @@ class _Line:
     waits: tuple[int, ...]
     delays: tuple[int, ...]
     divides_by_one: bool
+    enables: int = _RCC + 0xD4
+    unique_id_base: int = 0x1FF1E800
 
 
 _LINES = {
@@ -59,33 +61,43 @@ _LINES = {
     "h723": _Line(
         {1: 170, 2: 300, 3: 400, 0: 520}, 0, 275, 836, (70, 140, 210, 275), (70, 140, 210), True
     ),
-}
+    # RM0455 table 15, 6.6.2 and 8.7; data sheet DS13195. Waits are those of its lowest steps.
+    "h7a3": _Line(
+        {0: 88, 1: 160, 2: 225, 3: 280}, 0, 280, 560, tuple(range(42, 281, 42)), (), False,
+        enables=_RCC + 0x134, unique_id_base=0x08FFF800,
+    ),
+}  # fmt: skip
 
 
 class H7(Chip):
-    """STM32H723 to H757."""
+    """STM32H723 to H7B3."""
 
     blocks = (
         ("RCC", _RCC, 0x400), ("PWR", _PWR, 0x400), ("flash interface", _FLASH, 0x400),
         ("SYSCFG", _SYSCFG, 0x400),
     )  # fmt: skip
     gpio_base = 0x58020000
-    gpio_enable_register = _AHB4ENR
-    unique_id_base = 0x1FF1E800
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._limits = _LINES[str(surroundings.profile.console.settings["line"])]
+        self.unique_id_base = self._limits.unique_id_base
+        self._ahb2enr = self._limits.enables + 0x08
+        self.gpio_enable_register = self._limits.enables + 0x0C
+        self._apb1lenr = self._limits.enables + 0x14
+        self._apb2enr = self._limits.enables + 0x1C
+        self._apb4enr = self._limits.enables + 0x20
         self._supply = str(surroundings.profile.console.settings["supply"])
         self._supply_written = False
         super().__init__(surroundings)
 
     def reset_values(self) -> dict[int, int]:
-        return {
+        values = {
             _CR: 0x01, _CFGR: 0, _D1CFGR: 0, _D2CFGR: 0, _D3CFGR: 0, _PLLCKSELR: 0x02020200,
-            _PLLCFGR: 0x01FF0000, _PLL1DIVR: 0x01010280, _AHB2ENR: 0, _AHB4ENR: 0, _APB1LENR: 0,
-            _APB2ENR: 0, _APB4ENR: 0x00010000, _CSR1: 0x4000, _CR3: 0x06, _D3CR: 0x4000,
+            _PLLCFGR: 0x01FF0000, _PLL1DIVR: 0x01010280, _CSR1: 0x4000, _CR3: 0x06, _D3CR: 0x4000,
             _FLASH: 0x37, _PWRCR: 0,
         }  # fmt: skip
+        enables = (self._ahb2enr, self.gpio_enable_register, self._apb1lenr, self._apb2enr)
+        return values | dict.fromkeys(enables, 0) | {self._apb4enr: 0x00010000}
 
     def _hse_ready(self) -> bool:
         return self.bit(_CR, _HSEON) and self.crystal_hz > 0
@@ -112,7 +124,7 @@ class H7(Chip):
         return masks.get(address, 0)
 
     def faults_of_write(self, address: int, old: int, new: int) -> Iterator[str]:
-        if address == _PWRCR and not self.bit(_APB4ENR, 1):
+        if address == _PWRCR and not self.bit(self._apb4enr, 1):
             yield "wrote to SYSCFG while its clock is off"
         if address == _PWRCR and new & 1 and field(self.values[_D3CR], 14, 2) != 3:
             yield "boosted the core's voltage below scale 1"
@@ -202,7 +214,7 @@ class H7(Chip):
             yield f"left WRHIGHFREQ below {delay} at this flash clock"
         for region in self.surroundings.profile.regions:
             in_second_domain = _D2_SRAM <= region.origin < _D2_SRAM_END
-            if in_second_domain and not field(self.values[_AHB2ENR], 29, 2):
+            if in_second_domain and not field(self.values[self._ahb2enr], 29, 2):
                 yield f"runs without the clock of {region.name}: AHB2ENR.SRAMxEN"
 
     def uarts(self) -> dict[str, UartPlace]:
@@ -213,7 +225,7 @@ class H7(Chip):
             "UART7": (0x40007800, "APB1", 30, {7, 11}), "UART8": (0x40007C00, "APB1", 31, {8}),
             "LPUART1": (0x58000C00, "APB4", 3, {3, 8}),
         }  # fmt: skip
-        enables = {"APB1": _APB1LENR, "APB2": _APB2ENR, "APB4": _APB4ENR}
+        enables = {"APB1": self._apb1lenr, "APB2": self._apb2enr, "APB4": self._apb4enr}
         return {
             name: UartPlace(base, bus, (enables[bus], bit), frozenset(functions))
             for name, (base, bus, bit, functions) in places.items()

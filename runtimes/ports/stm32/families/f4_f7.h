@@ -107,7 +107,7 @@ static void start_clocks(void) {
   if (PORT_CRYSTAL_HZ != 0) {
     if (PORT_CRYSTAL_BYPASS) RCC_CR |= CR_HSEBYP;
     RCC_CR |= CR_HSEON;
-    if (wait_until(&RCC_CR, CR_HSERDY, CR_HSERDY) && start_pll(1)) return;
+    if (wait_for_crystal(&RCC_CR, CR_HSERDY) && start_pll(1)) return;
   }
   (void)start_pll(0);
 }

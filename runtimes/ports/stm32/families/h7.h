@@ -1,4 +1,5 @@
-/* STM32H7: RM0433 (H742 743 750 753), RM0399 (H745 747 755 757), RM0468 (H723 725 730 733 735).
+/* STM32H7: RM0433 (H742 743 750 753), RM0399 (H745 747 755 757), RM0468 (H723 725 730 733 735),
+ * RM0455 (H7A3 7B0 7B3), whose domains are called CD and SRD and whose clock enables lie 0x60 higher.
  * Reset and clock control: RM0433 section 8.7; power control: 6.8; flash: 4.9. */
 #define RCC_CR REGISTER(0x58024400u)
 #define RCC_CFGR REGISTER(0x58024410u)
@@ -8,11 +9,14 @@
 #define RCC_PLLCKSELR REGISTER(0x58024428u)
 #define RCC_PLLCFGR REGISTER(0x5802442Cu)
 #define RCC_PLL1DIVR REGISTER(0x58024430u)
-#define RCC_AHB2ENR REGISTER(0x580244DCu)
-#define RCC_AHB4ENR REGISTER(0x580244E0u)
-#define RCC_APB1LENR REGISTER(0x580244E8u)
-#define RCC_APB2ENR REGISTER(0x580244F0u)
-#define RCC_APB4ENR REGISTER(0x580244F4u)
+#define ENABLES_HIGHER_BY_h743 0u
+#define ENABLES_HIGHER_BY_h723 0u
+#define ENABLES_HIGHER_BY_h7a3 0x60u
+#define RCC_AHB2ENR REGISTER(0x580244DCu + LINE(ENABLES_HIGHER_BY_))
+#define RCC_AHB4ENR REGISTER(0x580244E0u + LINE(ENABLES_HIGHER_BY_))
+#define RCC_APB1LENR REGISTER(0x580244E8u + LINE(ENABLES_HIGHER_BY_))
+#define RCC_APB2ENR REGISTER(0x580244F0u + LINE(ENABLES_HIGHER_BY_))
+#define RCC_APB4ENR REGISTER(0x580244F4u + LINE(ENABLES_HIGHER_BY_))
 #define CR_HSEON (1u << 16)
 #define CR_HSERDY (1u << 17)
 #define CR_HSEBYP (1u << 18)
@@ -51,19 +55,26 @@
 
 /* The H743 runs at 480 MHz from revision V on, at scale 0, which is scale 1 and the boost in SYSCFG
  * (RM0433 6.6.2); at 400 MHz it needs neither. The H723 has scale 0 in PWR, and beyond 520 MHz wants
- * the option CPUFREQ_BOOST, which is not ours to set (RM0468 6.6.2). */
+ * the option CPUFREQ_BOOST, which is not ours to set (RM0468 6.6.2). The H7A3 has scale 0 in PWR too
+ * (RM0455 6.6.2). */
 #define CLOCK_LIMIT_h743 480000000u
 #define CLOCK_LIMIT_h723 520000000u
+#define CLOCK_LIMIT_h7a3 280000000u
 #define BUS_LIMIT_h743 240000000u
 #define BUS_LIMIT_h723 275000000u
+#define BUS_LIMIT_h7a3 280000000u
 #define BOOST_ABOVE_h743 400000000u
 #define BOOST_ABOVE_h723 CLOCK_LIMIT_h723
+#define BOOST_ABOVE_h7a3 CLOCK_LIMIT_h7a3
 #define SCALE_BITS_h743 3u
 #define SCALE_BITS_h723 0u
+#define SCALE_BITS_h7a3 3u
 #define SCALE_h743 (SYSCFG_PWRCR & PWRCR_ODEN ? 0u : 1u)
 #define SCALE_h723 0u
+#define SCALE_h7a3 0u
 #define VCO_LIMIT_h743 960000000u
 #define VCO_LIMIT_h723 836000000u
+#define VCO_LIMIT_h7a3 560000000u
 
 /* A constant, as a macro inside LINE() cannot use LINE() itself. */
 enum { BUS_DIVIDER = PORT_CLOCK_HZ <= LINE(BUS_LIMIT_) ? 1 : 2 };
@@ -86,6 +97,8 @@ enum { BUS_DIVIDER = PORT_CLOCK_HZ <= LINE(BUS_LIMIT_) ? 1 : 2 };
    : BUS_HZ <= 140000000u ? 0x11u \
    : BUS_HZ <= 210000000u ? 0x22u \
                           : 0x33u)
+/* RM0455 table 15 at scale 0; its steps are a little wider. */
+#define ACR_h7a3 (0x30u | (BUS_HZ - 1u) / 42000000u)
 #define FLASH_SPEED LINE(ACR_)
 
 #define GPIO(port) (0x58020000u + 0x400u * (port))
@@ -112,8 +125,11 @@ enum { BUS_DIVIDER = PORT_CLOCK_HZ <= LINE(BUS_LIMIT_) ? 1 : 2 };
 #define UART8_ENABLE (1u << 31)
 #define LPUART1_ENABLE (1u << 3)
 
-/* RM0433 61.1, RM0468 63.1. */
-#define UID_BASE 0x1FF1E800u
+/* RM0433 61.1, RM0468 63.1; RM0455 58.1. */
+#define UID_BASE_h743 0x1FF1E800u
+#define UID_BASE_h723 0x1FF1E800u
+#define UID_BASE_h7a3 0x08FFF800u
+#define UID_BASE LINE(UID_BASE_)
 
 /* RM0433 8.5.5: PLL1 = source / M * N / P. Here source / M is 2 MHz, P 1 (the H723 only) or even. */
 #define INTERNAL_HZ 64000000u
@@ -171,7 +187,7 @@ static void start_clocks(void) {
   if (PORT_CRYSTAL_HZ != 0) {
     if (PORT_CRYSTAL_BYPASS) RCC_CR |= CR_HSEBYP;
     RCC_CR |= CR_HSEON;
-    if (wait_until(&RCC_CR, CR_HSERDY, CR_HSERDY) && start_pll(1)) return;
+    if (wait_for_crystal(&RCC_CR, CR_HSERDY) && start_pll(1)) return;
   }
   (void)start_pll(0);
 }
