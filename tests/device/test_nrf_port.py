@@ -57,6 +57,11 @@ def test_a_board_without_a_crystal_keeps_the_internal_oscillator(
     assert identity.settings == "cache=on hfclk=rc network_core=off"
 
 
+def test_a_part_without_a_cache_says_so(tiny_image: TinyImage) -> None:
+    identity, _ticks = talk(tiny_image("nrf52810"), load_target("nrf52810"))
+    assert identity.settings == "icache=off hfclk=crystal"
+
+
 def test_half_the_speed_is_read_from_the_divider(tiny_image: TinyImage, tmp_path: Path) -> None:
     profile = board("nrf5340", clock_hz=64_000_000)
     identity, _ticks = talk(spoil(tiny_image("nrf5340"), tmp_path / "image", profile), profile)

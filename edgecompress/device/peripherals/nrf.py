@@ -67,7 +67,7 @@ def peripherals(surroundings: Surroundings) -> list[Peripheral]:
         *shared,
         Constants("FICR", 0x10000000, identity, surroundings),
         Constants("UICR", 0x10001000, {0x208: _HW_DISABLED_52}, surroundings),
-        Switches("NVMC", 0x4001E000, {0x504: (0,), 0x540: (0, 1)}, surroundings),
+        Nvmc("NVMC", 0x4001E000, {0x504: (0,), 0x540: (0, 1)}, surroundings),
     ]
 
 
@@ -136,6 +136,17 @@ class Switches(Peripheral):
             self.halt(f"wrote {value:#x} to {self.name} register {self.base + offset:#010x}")
         else:
             self._values[offset] = value
+
+
+class Nvmc(Switches):
+    """nRF52's flash controller. The parts without an FPU (805, 810, 811, 820) have no cache either:
+    their ICACHECNF is not there, and reads 0.
+    """
+
+    def read(self, offset: int) -> int:
+        if offset == 0x540 and self.surroundings.profile.core.fpu == "none":
+            return 0
+        return super().read(offset)
 
 
 class Clock(Peripheral):
