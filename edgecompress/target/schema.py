@@ -262,15 +262,21 @@ class DeviceProfile(Record):
         names = [region.name for region in self.regions]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two regions are named {', '.join(sorted(twice))}")
-        ordered = sorted(self.regions, key=lambda region: region.origin)
-        for one, two in itertools.pairwise(ordered):
-            if one.origin + one.size > two.origin:
-                raise ValueError(
-                    f"region {one.name} ({format_bytes(one.size)} at {one.origin:#010x}) overlaps "
-                    f"region {two.name} at {two.origin:#010x}"
-                )
+        self._check_overlaps()
         self._check_stack()
         return self
+
+    def _check_overlaps(self) -> None:
+        windows = [(region.origin, region) for region in self.regions]
+        windows += [(region.read_origin, region) for region in self.regions
+                    if region.data_origin is not None]  # fmt: skip
+        windows.sort(key=lambda window: window[0])
+        for (origin, one), (next_origin, two) in itertools.pairwise(windows):
+            if origin + one.size > next_origin:
+                raise ValueError(
+                    f"region {one.name} ({format_bytes(one.size)} at {origin:#010x}) overlaps "
+                    f"region {two.name} at {next_origin:#010x}"
+                )
 
     def _check_stack(self) -> None:
         ram = self.ram_bytes
