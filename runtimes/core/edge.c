@@ -5,7 +5,7 @@
  *
  *     edge #CRC SEQUENCE COMMAND...%
  *
- * CRC being the CRC-32 of "SEQUENCE COMMAND..." in 8 digits, lowest byte first, and gets one more line,
+ * CRC being the CRC-32 of "SEQUENCE COMMAND..." in 8 digits, lowest byte first. The reply then ends
  *
  *     e2-end-SEQUENCE-CRC
  *

@@ -95,9 +95,9 @@ void command_results(void) {
   print_text("]\r\n");
 }
 
-/* Unless MODEL_INPUT_PRESERVED is 1 an inference overwrites its input, so only the first of many runs
- * on what was loaded. The time is the same; the first one's results are kept and put back at the
- * end. A larger output is not worth the memory: there `infer 1 0` gives the meaningful results. */
+/* Unless MODEL_INPUT_PRESERVED is 1 an inference overwrites its input, so only the first of many
+ * runs on what was loaded. The time is the same; the first one's results are kept and put back at
+ * the end. A larger output is not worth the memory: there `infer 1 0` gives the meaningful ones. */
 #if !MODEL_INPUT_PRESERVED && MODEL_OUTPUT_BYTES <= 64
 static uint8_t first_output[MODEL_OUTPUT_BYTES];
 

@@ -97,8 +97,8 @@ class PipePort:
             return
         how = f"exit code {code}"
         if code < 0:
-            known = -code in iter(signal.Signals)
-            how = f"signal {signal.Signals(-code).name if known else -code}"
+            names = {member.value: member.name for member in signal.Signals}
+            how = f"signal {names.get(-code, -code)}"
         raise DeviceFault(f"{self.name} ended with {how}{self._last_words()}.")
 
     def _hear_errors(self) -> None:
