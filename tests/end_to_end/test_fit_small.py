@@ -184,6 +184,14 @@ def test_the_optimization_goal_is_chosen_recorded_and_its_trade_shown(fitted: Pa
     assert results["size"].instructions >= results["speed"].instructions
 
 
+def test_a_board_runs_its_own_image_over_its_own_registers(fitted: Path) -> None:
+    result = api.compile_model(str(fitted / "model.onnx"), target="stm32h743zi", output=Path("out"))
+    assert result.fits
+    assert result.verified.exact
+    assert (result.device, result.label) == ("virtual stm32h743zi", "emulated instructions")
+    assert {use.name: use.kind for use in result.regions}["DTCM"] == "ram"
+
+
 @pytest.mark.parametrize("name", ["ic", "kws", "ad"])
 def test_mlperf_tiny_models_run_without_a_float_kernel(shared_data: Path, name: str) -> None:
     model = shared_data / "mlperf_tiny" / f"{name}_int8.tflite"
