@@ -40,7 +40,7 @@ def port(tiny_image: TinyImage, x86: DeviceProfile) -> Iterator[FaultyPort]:
     faulty.close()
 
 
-def synchronized(port: FaultyPort, timeout_s: float = 1.5) -> Client:
+def synchronized(port: FaultyPort, timeout_s: float = 2.4) -> Client:
     client = Client(port, timeout_s=timeout_s, run_timeout_s=timeout_s)
     client.synchronize()
     return client
