@@ -195,6 +195,18 @@ def test_new_from_pyocd_writes_a_target_that_passes_its_check(capsys: Capture, h
     assert load_target("mine/board.toml").core.name == "cortex-m4"
 
 
+def test_new_says_what_is_described_already(capsys: Capture, home: Path) -> None:
+    pytest.importorskip("pyocd")
+    pytest.importorskip("defusedxml")
+    assert main(["targets", "new", "--from-pyocd", "stm32h743zi"]) == 0
+    assert "'stm32h743zi' describes this part already" in capsys.readouterr().out
+    assert main(["targets", "new", "--from-pyocd", "stm32h743bi"]) == 0
+    out = capsys.readouterr().out
+    assert "Of its family these have firmware: stm32h723zg, stm32h743zi" in out
+    assert main(["targets", "new", "--from-pyocd", "max32630"]) == 0
+    assert "Of its family" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -195,17 +195,22 @@ def new_target(
     from edgecompress.target.folders import VARIABLE
     from edgecompress.target.generate import draft
     from edgecompress.target.pyocd_chips import builtin_chip, pack_chip
-    from edgecompress.target.registry import with_family_facts
+    from edgecompress.target.registry import relatives, with_family_facts
 
     if (from_pyocd is None) == (from_pack is None):
         raise BadInput("Give one of --from-pyocd PART and --from-pack FILE.")
     chip = pack_chip(from_pack, device) if from_pack else builtin_chip(from_pyocd or "")
     made = draft(with_family_facts(chip), core=core, name=name or (output and output.stem))
     path = output or Path(f"{made.name}.toml")
+    known, ready = relatives(chip.part)
     _write(path, made.text, force=force)
     print(f"Wrote {path}.")
     for note in made.notes:
         print(f"- {note}")
+    if known is not None:
+        print(f"- '{known}' describes this part already, see `targets show {known}`.")
+    elif ready:
+        print(f"- Of its family these have firmware: {', '.join(ready)}.")
     print(f"Use it with --target {path}, or by name from ./targets or ${VARIABLE}.")
     return EXIT_FITS
 

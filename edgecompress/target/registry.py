@@ -46,6 +46,27 @@ def place_of(name: str) -> str:
     return _entry(name, build_index()).place
 
 
+def relatives(part: str) -> tuple[str | None, list[str]]:
+    """The target that already answers to a part number, and those of its family with firmware."""
+    index = build_index()
+    known = find(part, index)
+    family = next(
+        (
+            found.entry.name
+            for found in index.families.values()
+            if any(matches(plain(part), word) for word in found.entry.words())
+        ),
+        None,
+    )
+    members = [
+        found.entry.name
+        for found in index.targets.values()
+        if family is not None and found.entry.own.get("family") == family
+    ]
+    ready = [name for name in sorted(members) if load_target(name).has_firmware]
+    return (known.entry.name if known else None), ready
+
+
 def with_family_facts(chip: Chip) -> Chip:
     """The chip with core and FPU of the family its part number is of, where it did not say.
 
@@ -206,8 +227,8 @@ def _explain(place: str, error: ValidationError) -> str:
             faults.append(f"'{where}' is required by the target schema and missing")
         elif kind == "string_pattern_mismatch":
             faults.append(
-                f"'{where}': a name begins with a letter or digit and has letters, digits, ' ', '.', "
-                f"'_', '+' and '-', 64 at most (given {fault['input']!r})"
+                f"'{where}': a name begins with a letter or digit and has letters, digits, spaces "
+                f"and . _ + -, 64 at most (given {fault['input']!r})"
             )
         else:
             message = fault["msg"].removeprefix("Value error, ")
