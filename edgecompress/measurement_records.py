@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from edgecompress.device_records import AdbConditions
 from edgecompress.record_base import SCHEMA_VERSION, Record
@@ -10,7 +12,8 @@ from edgecompress.record_base import SCHEMA_VERSION, Record
 MeasurementLabel = Literal[
     "measured on device", "emulated instructions", "estimated cycles", "predicted"
 ]
-EMULATED: MeasurementLabel = "emulated instructions"
+Count = Annotated[int, Field(ge=0, lt=1 << 64)]
+"""What a device or an emulator counts; files from elsewhere hold nothing larger either."""
 
 
 class CycleEstimate(Record):
@@ -86,15 +89,15 @@ class Provenance(Record):
     model_name: str
     target: str
     requantize: str
-    flash_bytes: int
-    ram_bytes: int
+    flash_bytes: Count
+    ram_bytes: Count
     device_id: str = ""
     port: str
     port_name: str = ""
-    clock_hz: int
+    clock_hz: Count
     clock_source: str = ""
-    rated_clock_hz: int
-    tick_hz: int
+    rated_clock_hz: Count
+    tick_hz: Count
     settings: dict[str, str] = {}
     build: Build | None = None
     voltage_v: float | None = None
@@ -116,12 +119,12 @@ class LayerMeasurement(Record):
 
     index: int
     name: str
-    ticks: int
+    ticks: Count
     macs: int = 0
     implementation: str = ""
     cycles: CycleEstimate | None = None
-    low_ticks: int | None = None
-    high_ticks: int | None = None
+    low_ticks: Count | None = None
+    high_ticks: Count | None = None
 
 
 class Measurement(Record):
@@ -136,15 +139,15 @@ class Measurement(Record):
     schema_version: int = SCHEMA_VERSION
     device: str
     label: MeasurementLabel
-    instructions: int | None = None
-    words: int | None = None
+    instructions: Count | None = None
+    words: Count | None = None
     cycles: CycleEstimate | None = None
     latency_us: float | None = None
     runs: int = 1
     stack_high_water_bytes: int | None = None
     layers: tuple[LayerMeasurement, ...] = ()
     warmup: int = 0
-    ticks: tuple[int, ...] = ()
+    ticks: tuple[Count, ...] = ()
     instructions_per_tick: float | None = None
     time: TimeStatistics | None = None
     provenance: Provenance | None = None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Collection
 from pathlib import Path
 
-from edgecompress.device.statistics import ratio_of_medians
+from edgecompress.device.statistics import ratio_of_medians, summarize
 from edgecompress.errors import BadInput
 from edgecompress.measuring.artifact import open_artifact
 from edgecompress.measuring.likeness import Findings, check_across, check_alike
 from edgecompress.measuring.store import FOLDER, read_measurement
-from edgecompress.records import Comparison, Interval, LayerRatio, Measurement
+from edgecompress.records import Comparison, Interval, LayerRatio, Measurement, TimeStatistics
 
 FEW_RUNS = 10
 """Below this a bootstrap of the median is too narrow to be believed."""
+MOST_PER_TICK = 1e9
+"""Instructions a tick: emulated timers count every 40 to 50."""
 
 
 def compare(
@@ -64,11 +68,49 @@ def _check_has_figure(file: Path, measured: Measurement) -> None:
             f"{file} holds neither a time nor a count: {measured.device} has no honest clock.",
             next_step="Measure on a device, or on a virtual board.",
         )
+    if not _is_sound(measured):
+        raise BadInput(
+            f"{file} contradicts itself: its figures are not those of the runs it lists.",
+            next_step="Measure again; it was changed, or damaged.",
+        )
+    if _cost(measured) <= 0 or not all(measured.ticks):
+        raise BadInput(
+            f"{file} has runs that took no time, of which there is no ratio.",
+            next_step="Measure again; a timer that stands still measures nothing.",
+        )
     if measured.time is not None and len(measured.ticks) < 2:
         raise BadInput(
             f"{file} is of a single run, from which no interval follows.",
             next_step=f"Measure again with --runs {FEW_RUNS} or more.",
         )
+
+
+def _is_sound(measured: Measurement) -> bool:
+    """Whether the figures follow from the runs: files may come from anywhere."""
+    assert measured.provenance is not None
+    if not measured.ticks:
+        return False
+    if measured.time is not None:
+        tick_hz = measured.provenance.tick_hz
+        return (
+            measured.label == "measured on device"
+            and tick_hz > 0
+            and _same(measured.time, summarize(measured.ticks, tick_hz))
+        )
+    per_tick = measured.instructions_per_tick
+    if per_tick is None or not 0 < per_tick < MOST_PER_TICK:
+        return False
+    return measured.instructions == round(statistics.median(measured.ticks) * per_tick)
+
+
+def _same(one: TimeStatistics, two: TimeStatistics) -> bool:
+    """Up to the rounding in which versions of numpy and scipy differ."""
+    pairs = zip(one.model_dump().values(), two.model_dump().values(), strict=True)
+    return all(
+        first is second is None
+        or (first is not None and second is not None and math.isclose(first, second, rel_tol=1e-6))
+        for first, second in pairs
+    )
 
 
 def _compared(
@@ -139,8 +181,7 @@ def _range(measured: Measurement) -> tuple[float, float, float]:
     """(median, least, most) instructions of a run."""
     per_tick = measured.instructions_per_tick or 1.0
     hidden = per_tick if per_tick > 1 else 0.0
-    ticks = measured.ticks or (round(_cost(measured) / per_tick),)
-    low, high = min(ticks) * per_tick - hidden, max(ticks) * per_tick + hidden
+    low, high = min(measured.ticks) * per_tick - hidden, max(measured.ticks) * per_tick + hidden
     return _cost(measured), max(low, 1.0), high
 
 

@@ -108,13 +108,15 @@ def _time_rows(time: TimeStatistics) -> list[tuple[str, RenderableType]]:
     def shown(us: float) -> str:
         return format_time(us, time.resolution_us)
 
-    spread = f" ({100 * time.iqr_us / time.median_us:.2f} % of the median)"
+    spread = ""
+    if time.median_us:
+        spread = f" ({100 * time.iqr_us / time.median_us:.2f} % of the median)"
     rows: list[tuple[str, RenderableType]] = [
         ("Median", Text(f"{shown(time.median_us)} an inference", style="bold")),
         (
             "Middle half",
             f"{shown(time.quartile_low_us)} to {shown(time.quartile_high_us)}, IQR "
-            f"{shown(time.iqr_us)}" + (spread if time.median_us else ""),
+            f"{shown(time.iqr_us)}{spread}",
         ),
         (
             "Range",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from samples import counted, noisy_ticks, timed
 
@@ -15,6 +18,9 @@ from edgecompress.device_records import AdbConditions, CpuCluster
 from edgecompress.errors import BadConfig, BadInput, UnlikeRuns
 from edgecompress.measuring.likeness import ACROSS
 from edgecompress.records import Build, Comparison, HostMachine, Measurement
+from edgecompress.report.comparing import comparison_table
+from edgecompress.report.measuring import measurement_table
+from edgecompress.report.text import plain_text
 
 
 @pytest.fixture
@@ -210,6 +216,62 @@ def test_a_damaged_file_is_bad_input(tmp_path: Path, content: str) -> None:
     bad.write_text(content)
     with pytest.raises(BadInput, match=r"bad\.json is not a measurement"):
         api.compare(bad, bad)
+
+
+def leaves(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(document, dict):
+        parts = document.items()
+    elif isinstance(document, list):
+        parts = enumerate(document)
+    else:
+        return [path]
+    return [path, *(leaf for key, part in parts for leaf in leaves(part, (*path, key)))]
+
+
+ODD = (None, True, 0, -1, 1e-300, 1e308, float("nan"), float("inf"), 10**30, "", "x", [], {}, [0])
+
+
+@pytest.mark.parametrize("made", [timed([4000, 4001, 4002]), counted(4000)], ids=["time", "count"])
+def test_no_file_however_odd_is_more_than_bad_input(
+    compare: Compare, tmp_path: Path, made: Measurement
+) -> None:
+    random = np.random.default_rng(5)
+    good = json.loads(made.to_json())
+    paths = leaves(good)[1:]
+    accepted = 0
+    for _ in range(250):
+        odd = copy.deepcopy(good)
+        *outer, last = paths[random.integers(len(paths))]
+        inside = odd
+        for key in outer:
+            inside = inside[key]
+        inside[last] = ODD[random.integers(len(ODD))]
+        (tmp_path / "odd.json").write_text(json.dumps(odd))
+        (tmp_path / "good.json").write_text(made.to_json())
+        try:
+            compared = api.compare(tmp_path / "good.json", tmp_path / "odd.json", force=True)
+        except BadInput:
+            continue
+        accepted += 1
+        plain_text(comparison_table(compared))
+        plain_text(measurement_table(Measurement.model_validate(odd), name="odd"))
+    assert 10 < accepted < 200
+
+
+def test_a_timer_that_stood_still_has_no_ratio(compare: Compare) -> None:
+    with pytest.raises(BadInput, match="took no time"):
+        compare(timed([0, 0, 0]), timed([4000, 4000]))
+
+
+def test_figures_that_are_not_those_of_the_runs_are_refused(compare: Compare) -> None:
+    made = timed(noisy_ticks(4000))
+    assert made.time is not None
+    faster = made.time.model_copy(update={"median_us": made.time.median_us / 2})
+    with pytest.raises(BadInput, match="contradicts itself"):
+        compare(made, made.model_copy(update={"time": faster}))
+    fewer = counted(4000).model_copy(update={"instructions": 3000})
+    with pytest.raises(BadInput, match="contradicts itself"):
+        compare(counted(4000), fewer)
 
 
 def test_what_is_not_there_is_bad_input(tmp_path: Path) -> None:
