@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from edgecompress.device.harness import load_manifest
 from edgecompress.errors import BadInput
-from edgecompress.records import ImageManifest
+from edgecompress.records import ImageManifest, Result
 from edgecompress.target import DeviceProfile, load_target
 
 
@@ -18,6 +19,13 @@ class Artifact:
     folder: Path
     manifest: ImageManifest
     profile: DeviceProfile
+
+    def result(self) -> Result | None:
+        """What the command that made it wrote; None where that is missing or of another version."""
+        try:
+            return Result.from_json((self.folder / "result.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
 
     def default_device(self) -> str:
         """See `default_device`."""

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
 
 from edgecompress.errors import BadInput, EdgeCompressError
 from edgecompress.measuring.artifact import Artifact
-from edgecompress.records import Result
 
 if TYPE_CHECKING:
     import onnx
@@ -88,7 +84,7 @@ def _in_stripes(program: Program, artifact: Artifact) -> Program:
     """The program with the stripes its RAM limit asked for; as it is where nothing is known."""
     from edgecompress.lower.passes.patch import patch_to_fit
 
-    result = _read_result(artifact.folder / "result.json")
+    result = artifact.result()
     if result is None:
         return program
     try:
@@ -96,10 +92,3 @@ def _in_stripes(program: Program, artifact: Artifact) -> Program:
     except EdgeCompressError:
         return program
     return fitted.program
-
-
-def _read_result(path: Path) -> Result | None:
-    try:
-        return Result.from_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None

@@ -147,7 +147,10 @@ def _splits(artifact: Artifact, program: Program, data: str | None) -> Splits | 
 
     if data is None and artifact.manifest.model_name != "demo":
         return None
-    return load_data(data, input_shape=_source_shape(program.inputs[0]))
+    result = artifact.result()
+    # The split of the fit that made it: its test samples are the ones nothing was tuned on.
+    seed = 0 if result is None else result.seeds.get("seed", 0)
+    return load_data(data, input_shape=_source_shape(program.inputs[0]), seed=seed)
 
 
 def _source_shape(spec: TensorSpec) -> tuple[int, ...]:

@@ -108,6 +108,16 @@ def test_profile_runs_the_same_image_again(folder: Path, result: dict) -> None:
     assert len(measured["layers"]) == len(result["layers"])
 
 
+def test_verify_finds_the_same_accuracy_on_the_device(folder: Path, result: dict) -> None:
+    command = [sys.executable, "-m", "edgecompress", "verify", str(folder)]
+    options = ["--device", "virtual", "--samples", "32", "--json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["verification"]["exact"]
+    assert found["verification"]["layers"] == len(result["layers"])
+    assert found["device_accuracy"] == pytest.approx(result["accuracy"]["device"])
+
+
 def test_the_host_never_needed_three_gigabytes(folder: Path) -> None:
     assert folder.exists()
     peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
