@@ -58,6 +58,8 @@ def measurement_table(measured: Measurement, *, name: str) -> RenderableType:
             facts.add_row(label, words)
     elif measured.latency_us is not None:
         facts.add_row("Time", f"{format_us(measured.latency_us)} an inference")
+    elif measured.instructions is None:
+        facts.add_row("Cost", "no figure: this emulator's clock is neither time nor a count")
     if measured.stack_high_water_bytes is not None:
         facts.add_row("Stack high-water", format_bytes(measured.stack_high_water_bytes))
     facts.add_row("Kind of number", _kind(measured))

@@ -40,3 +40,8 @@ def test_cycles_name_their_model() -> None:
     assert "5,000, each register" in text
     text = measured(cycles=CycleEstimate(low=6000, high=6000, model="M4 table"))
     assert "6,000, an estimate by the M4 table" in text
+
+
+def test_an_emulator_without_an_honest_clock_gives_no_figure() -> None:
+    assert "no figure" in measured(instructions=None)
+    assert "no figure" not in measured()
