@@ -30,6 +30,9 @@ from edgecompress.target.schema import DeviceProfile
 CHANNEL_CONSTANT_BYTES = 8
 """int32 bias and int32 multiplier of each output channel."""
 
+GATE_CONSTANT_BYTES = 16
+"""int32 biases and multipliers of each gate of a recurrent unit, for its inputs and its state."""
+
 TABLE_BYTES: Mapping[str, int] = {"softmax": 1024, "lookup": 256}
 NO_WIDTHS: dict[str, int] = {}
 
@@ -79,7 +82,11 @@ def kernel_row(network: Network, step: PlannedStep, widths: Mapping[str, int]) -
 
 
 def weight_count(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:
-    """int8 weights of a convolution or dense step; 0 for the rest."""
+    """int8 weights of a convolution, dense or recurrent step; 0 for the rest."""
+    if step.gates:
+        hidden = network.tensors[step.output].channels(widths)
+        inputs = network.tensors[step.inputs[0]].channels(widths)
+        return step.gates * hidden * (inputs + hidden)
     if step.op not in LINEAR_OPS:
         return 0
     channels_out = network.tensors[step.output].channels(widths)
@@ -96,6 +103,9 @@ def constant_bytes(
     weights: Mapping[str, WeightStorage] | None = None,
 ) -> int:
     """Weights, bias, multipliers and tables of one step, each on the image's alignment."""
+    if step.gates:
+        rows = step.gates * network.tensors[step.output].channels(widths)
+        return weight_count(network, step, widths) + GATE_CONSTANT_BYTES * rows
     if step.op not in LINEAR_OPS:
         return TABLE_BYTES.get(step.op, 0) + step.fixed_bytes
     channels_out = network.tensors[step.output].channels(widths)
@@ -120,7 +130,10 @@ def _decoding(
 
 
 def step_macs(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:
-    """Multiply-accumulates of one step: each weight is used once an output position."""
+    """Multiply-accumulates of one step: each weight is used once an output position, a recurrent
+    one once a step of time."""
+    if step.gates:
+        return weight_count(network, step, widths) * step.times
     moving = weight_count(network, step, widths) * network.tensors[step.output].positions
     return moving + step.fixed_macs
 

@@ -64,7 +64,8 @@ class PlannedStep:
 
     `channel_groups` is a grouped convolution's count (1 for dense and ordinary convolutions);
     `factor_of` the layer a low-rank factor stands for. `fixed_bytes` and `fixed_macs` are constants
-    and work that no width changes.
+    and work that no width changes. A recurrent layer has `gates` x channels x (inputs + channels)
+    weights and uses each `times` times, once a step of time.
     """
 
     name: str
@@ -77,6 +78,8 @@ class PlannedStep:
     factor_of: str = ""
     fixed_bytes: int = 0
     fixed_macs: int = 0
+    gates: int = 0
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,9 @@ class _Reader:
     def read_concat(self, node: fx.Node) -> None:
         sources = [self.tensors[self.alias[item.name]] for item in _inputs(node)]
         joined = tuple(part for item in sources for part in item.parts)
-        along_channels = sum(part.count({}) for part in joined) == self.shapes[node.name][1]
+        shape = self.shapes[node.name]
+        channels = shape[_channel_axis(node, shape)]
+        along_channels = sum(part.count({}) for part in joined) == channels
         self.step(node, "concat", joined if along_channels else None)
 
     def read_linear(self, node: fx.Node) -> None:
@@ -227,18 +232,14 @@ class _Reader:
         self.step(node, op, parts, layer=layer, taps=taps, channel_groups=groups)
 
     def read_recurrent(self, node: fx.Node) -> None:
-        """Its width is not the planner's to choose: sizes are those of the layer as it is."""
-        layer = module_of(node)
+        layer, name = module_of(node), layer_name(node)
         assert isinstance(layer, Recurrent)
-        rows = layer.gates * layer.hidden
-        weights = rows * (layer.inputs + layer.hidden)
-        steps = self.shapes[_inputs(node)[0].name][1]
         self.step(
             node,
             type(layer).__name__.lower(),
-            (Part(None, layer.hidden),),
-            fixed_bytes=weights + 16 * rows,
-            fixed_macs=weights * steps,
+            (Part(self.owners.get(name), layer.hidden),),
+            gates=layer.gates,
+            times=self.shapes[_inputs(node)[0].name][1],
         )
 
     def fold_or_step(self, node: fx.Node, hosts: tuple[str, ...], op: str) -> None:

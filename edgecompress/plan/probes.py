@@ -19,6 +19,7 @@ from edgecompress.compress.criteria import channel_scores
 from edgecompress.compress.groups import ChannelGroup, group_labels, makes_channels, map_channels
 from edgecompress.compress.layers import input_nodes, layer_name
 from edgecompress.compress.lowrank import factorize
+from edgecompress.model.recurrent import Recurrent
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.candidates import FEWEST_INT4_WEIGHTS, rounded
 from edgecompress.plan.cost import weight_count
@@ -69,22 +70,32 @@ def all_probes(
 
 @contextlib.contextmanager
 def _with_weights(work: Trainable, changed: Mapping[str, torch.Tensor]) -> Iterator[Trainable]:
-    """`work` itself with other weights in some layers, put back on leaving."""
-    weights = {layer: _weight(work, layer) for layer in changed}
-    kept = {layer: weight.data for layer, weight in weights.items()}
-    for layer, weight in weights.items():
-        weight.data = changed[layer]
+    """`work` itself with other values in some parameters, by name, put back on leaving."""
+    weights = {name: work.graph.get_parameter(name) for name in changed}
+    kept = {name: weight.data for name, weight in weights.items()}
+    for name, weight in weights.items():
+        weight.data = changed[name]
     try:
         yield work
     finally:
-        for layer, weight in weights.items():
-            weight.data = kept[layer]
+        for name, weight in weights.items():
+            weight.data = kept[name]
 
 
-def _weight(work: Trainable, layer: str) -> torch.Tensor:
-    weight = work.graph.get_submodule(layer).weight
-    assert isinstance(weight, torch.Tensor)
-    return weight
+def _reading(work: Trainable, layer: str) -> str:
+    """The name of the weight [O, I, ...] that meets a layer's inputs."""
+    recurrent = isinstance(work.graph.get_submodule(layer), Recurrent)
+    return f"{layer}.layer.weight_ih_l0" if recurrent else f"{layer}.weight"
+
+
+def _readers(work: Trainable, group: ChannelGroup) -> list[tuple[str, str, bool]]:
+    """(layer, its weight's name, whether it reads the layer's own output) of all that read a group:
+    the layers behind it, and the states of recurrent layers in it."""
+    found = [(layer, _reading(work, layer), False) for layer in group.consumers]
+    for layer in group.producers:
+        if isinstance(work.graph.get_submodule(layer), Recurrent):
+            found.append((layer, f"{layer}.layer.weight_hh_l0", True))
+    return found
 
 
 def _width_probes(work: Trainable, groups: Sequence[ChannelGroup]) -> list[Probe]:
@@ -93,6 +104,11 @@ def _width_probes(work: Trainable, groups: Sequence[ChannelGroup]) -> list[Probe
     scores = channel_scores(work, channels, "l2", None, None)
     inputs = {
         layer_name(node): channels.of(input_nodes(node)[0])
+        for node in work.graph.graph.nodes
+        if makes_channels(node)
+    }
+    made = {
+        layer_name(node): channels.of(node)
         for node in work.graph.graph.nodes
         if makes_channels(node)
     }
@@ -108,10 +124,11 @@ def _width_probes(work: Trainable, groups: Sequence[ChannelGroup]) -> list[Probe
                 group: ChannelGroup = group, gone: np.ndarray = gone
             ) -> AbstractContextManager[Trainable]:
                 changed = {}
-                for layer in group.consumers:
-                    weight = _weight(work, layer).data.clone()
-                    weight[:, torch.from_numpy(np.isin(inputs[layer], gone))] = 0.0
-                    changed[layer] = weight
+                for layer, name, own in _readers(work, group):
+                    weight = work.graph.get_parameter(name).data.clone()
+                    labels = made[layer] if own else inputs[layer]
+                    weight[:, torch.from_numpy(np.isin(labels, gone))] = 0.0
+                    changed[name] = weight
                 return _with_weights(work, changed)
 
             probes.append(Probe("width", group.name, width, narrowed))
@@ -135,7 +152,9 @@ def _format_probes(
     work: Trainable, network: Network, formats: Sequence[WeightStorage]
 ) -> list[Probe]:
     def stored(layer: str, storage: WeightStorage) -> AbstractContextManager[Trainable]:
-        return _with_weights(work, {layer: rounded_weights(_weight(work, layer), storage)})
+        name = f"{layer}.weight"
+        rounded_off = rounded_weights(work.graph.get_parameter(name), storage)
+        return _with_weights(work, {name: rounded_off})
 
     return [
         Probe("format", layer, storage, lambda layer=layer, storage=storage: stored(layer, storage))

@@ -18,7 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecompress.plan.choices import Choices, LayerOption
-from edgecompress.plan.cost import CHANNEL_CONSTANT_BYTES, arena_lifetimes, step_macs
+from edgecompress.plan.cost import (
+    CHANNEL_CONSTANT_BYTES,
+    GATE_CONSTANT_BYTES,
+    arena_lifetimes,
+    step_macs,
+)
 from edgecompress.plan.network import LINEAR_OPS, Network, Part, PlannedStep
 from edgecompress.plan.storage import decoding_share, stored_share
 
@@ -164,7 +169,12 @@ class Program:
         tensors = self.network.tensors
         here = tensors[step.output].positions if macs else 1
         target = self.parts(step.output)[0]
-        if step.op == "depthwise_conv2d":
+        if step.gates:
+            times = step.gates * (step.times if macs else 1)
+            for part in (*self.parts(step.inputs[0]), target):
+                for column, count in self.product(part, target):
+                    _add(total, column, count * times)
+        elif step.op == "depthwise_conv2d":
             for column, count in self.options(target):
                 _add(total, column, count * step.taps * here)
         elif step.layer in self.layered:
@@ -221,12 +231,13 @@ class Program:
     def flash_row(self, limit: float, extra_step_bytes: int) -> None:
         terms: Expression = {}
         for step in self.network.steps:
-            if step.op not in LINEAR_OPS:
+            if step.op not in LINEAR_OPS and not step.gates:
                 continue
             _merge(terms, self.weights(step, macs=False))
+            constants = GATE_CONSTANT_BYTES * step.gates or CHANNEL_CONSTANT_BYTES
             for part in self.parts(step.output):
                 for column, count in self.options(part):
-                    _add(terms, column, count * CHANNEL_CONSTANT_BYTES)
+                    _add(terms, column, count * constants)
             if step.layer in self.layered:
                 layered = self.layered[step.layer]
                 for column, option in zip(layered.chosen, layered.options, strict=True):
@@ -284,7 +295,7 @@ class Program:
     def macs_row(self, limit: float | None, reward: float, instructions_per_mac: float) -> None:
         """The cap where there is one, decoding counted in; compute left unused is accuracy left
         unused: using the original's MACs is worth `reward` damage."""
-        steps = [step for step in self.network.steps if step.op in LINEAR_OPS]
+        steps = [step for step in self.network.steps if step.op in LINEAR_OPS or step.gates]
         terms = _total(self.weights(step, macs=True) for step in steps)
         if limit is not None:
             decoding = _total(self.decoding(step, instructions_per_mac) for step in steps)
