@@ -5,6 +5,7 @@
     int8 only         widths and ranks
     uniform           every width by one factor, int8
     uniform int4      every width by one factor, every layer but the first and last in int4
+    small             joint in three quarters of its flash, where compute is what binds
     low rank          every layer factorized to keep one share of its energy, see `plan.low_rank`
 
 Each is checked with the exact accounts (`cost.evaluate`, offsets included) and the program is
@@ -28,6 +29,8 @@ from edgecompress.target.schema import DeviceProfile
 
 _ATTEMPTS = 12
 _UNIFORM_STEPS = 64
+_SMALL_SAVES, _SMALL_SAVES_WEIGHTS = 0.25, 0.5
+"""Of an image's flash, but no more than such a share of its weights."""
 FEWEST_INT4_WEIGHTS = 512
 """Below this a layer saves fewer bytes than its decoding may cost."""
 _CODE_UNCERTAINTY = 0.04
@@ -126,6 +129,21 @@ class Problem:
         decoding = predicted.decoding_instructions / code_table(self.profile).instructions_per_mac
         return predicted.macs + decoding - limit
 
+    def sizes_where_compute_binds(
+        self, whole: Prediction, found: Sequence[Prediction]
+    ) -> list[float] | None:
+        """Flash and RAM of each, as shares of the whole model's, where that takes too long.
+
+        Bytes buy no accuracy that the compute allows for then, so they are worth saving. None
+        where the model as it is keeps the latency budget.
+        """
+        if self.macs_over(whole) <= 0:
+            return None
+        return [
+            item.flash_bytes / whole.flash_bytes + item.ram_bytes / whole.ram_bytes
+            for item in found
+        ]
+
     def fits(self, predicted: Prediction) -> bool:
         overs = (
             self.flash_over(predicted),
@@ -148,8 +166,8 @@ class Problem:
         )
 
 
-JOINT, UNIFORM, UNIFORM_INT4, COMPUTE, INT8, LOW_RANK = NAMES = (
-    "joint", "uniform", "uniform int4", "most compute", "int8 only", "low rank",
+JOINT, UNIFORM, UNIFORM_INT4, SMALL, COMPUTE, INT8, LOW_RANK = NAMES = (
+    "joint", "uniform", "uniform int4", "small", "most compute", "int8 only", "low rank",
 )  # fmt: skip
 UNMEASURED = (UNIFORM, UNIFORM_INT4, LOW_RANK)
 """Candidates that no measured damage decides."""
@@ -167,6 +185,7 @@ def propose(problem: Problem, choices: Choices, names: Sequence[str] = NAMES) ->
         INT8: lambda: optimum(problem, int8, INT8) if choices.storages else None,
         UNIFORM: lambda: uniform(problem, choices),
         UNIFORM_INT4: lambda: _uniform_int4(problem, choices),
+        SMALL: lambda: _small(problem, choices),
     }
     candidates: list[Candidate] = []
     for name in names:
@@ -183,6 +202,18 @@ def _uniform_int4(problem: Problem, choices: Choices) -> Candidate | None:
     layers = int4_layers(problem.network)
     possible = any(storage.format == "int4" for storage in choices.storages)
     return uniform(problem, choices, layers) if possible and layers else None
+
+
+def _small(problem: Problem, choices: Choices) -> Candidate | None:
+    if problem.macs_over(problem.predict({})) <= 0:
+        return None
+    joint = optimum(problem, choices, SMALL)
+    if joint is None:
+        return None
+    flash, weights = joint.predicted.flash_bytes, joint.predicted.flash_parts["weights"]
+    saved = min(_SMALL_SAVES * flash, _SMALL_SAVES_WEIGHTS * weights)
+    budget = problem.budget.model_copy(update={"flash_bytes": int(flash - saved)})
+    return optimum(replace(problem, budget=budget), choices, SMALL)
 
 
 def optimum(

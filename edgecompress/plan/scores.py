@@ -49,7 +49,7 @@ class Score(Record):
         return f"{self.value:.2f} {self.metric.removeprefix('top-1 ')}"
 
 
-def best_of(scores: Sequence[Score], samples: int) -> int:
+def best_of(scores: Sequence[Score], samples: int, sizes: Sequence[float] | None = None) -> int:
     """Index of the best score: of accuracies that are as good as equal, the least divergence.
 
     As good as equal are those within one standard error of the highest, 100 sqrt(p (1 - p) / n)
@@ -60,6 +60,7 @@ def best_of(scores: Sequence[Score], samples: int) -> int:
     Args:
         scores: of one metric, at least one.
         samples: each was taken on.
+        sizes: of the candidates, where the smallest of those as good as equal is wanted.
     """
     first = max(range(len(scores)), key=lambda at: scores[at].order)
     highest = scores[first].value
@@ -68,7 +69,8 @@ def best_of(scores: Sequence[Score], samples: int) -> int:
     share = min(1.0, max(0.0, highest / 100))
     least = highest - 100 * (share * (1 - share) / samples) ** 0.5
     equal = [at for at, score in enumerate(scores) if (score.value or 0.0) >= least]
-    return min(equal, key=lambda at: (scores[at].divergence, -(scores[at].value or 0.0)))
+    wanted = [0.0] * len(scores) if sizes is None else sizes
+    return min(equal, key=lambda at: (wanted[at], scores[at].divergence, -(scores[at].value or 0)))
 
 
 @dataclass(frozen=True)

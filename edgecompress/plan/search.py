@@ -188,13 +188,13 @@ class _Search:
             if self.competes(trial) and not any(same_choice(trial.plan, p) for _, p in named)
         ]
         if len(named) + len(known) > 1:
-            trials = run_trials(
+            trials = known + run_trials(
                 self.trainable, self.splits, named, self.scorer, self.store, self.progress,
                 self.jobs, self.ray,
             )  # fmt: skip
-            trials += known
-            scores = [trial.score for trial in trials]
-            best = trials[best_of(scores, len(self.scorer.held_out))]
+            made = [trial.plan.predicted for trial in trials]
+            sizes = self.problem.sizes_where_compute_binds(self.plan.predicted, made)
+            best = trials[best_of([t.score for t in trials], len(self.scorer.held_out), sizes)]
             name, chosen = best.name, best.plan
         else:
             trials, (name, chosen) = [], named[0]

@@ -162,6 +162,33 @@ def test_under_a_latency_budget_decoding_counts(residual, saved, share):
     assert damage <= min(fitting) + 0.25
 
 
+def latency_for(macs: float) -> float:
+    """Microseconds of so many MACs, by the planner's own table."""
+    core = PROFILE.core
+    instructions = macs * code_table(PROFILE).instructions_per_mac
+    return instructions * core.cycles_per_instruction[1] / core.clock_hz * 1e6
+
+
+def test_where_compute_binds_a_smaller_plan_is_proposed_and_sizes_count(residual):
+    whole = problem_of(residual).predict({})
+    tight = problem_of(residual, latency_us=latency_for(0.6 * whole.macs))
+    found = {candidate.name: candidate.predicted for candidate in propose(tight, WITH_BITS)}
+    joint, saved = found["joint"], found["joint"].flash_bytes - found["small"].flash_bytes
+    assert saved >= min(0.25 * joint.flash_bytes, 0.5 * joint.flash_parts["weights"])
+    assert tight.macs_over(found["small"]) <= 0
+    sizes = tight.sizes_where_compute_binds(whole, [found["joint"], found["small"], whole])
+    assert sizes is not None
+    assert sizes[1] < sizes[0]
+    assert sizes[2] == 2.0
+
+
+def test_where_compute_does_not_bind_bytes_are_there_to_be_used(residual):
+    whole = problem_of(residual).predict({})
+    loose = smaller_by(residual, 1_000, latency_us=latency_for(2 * whole.macs))
+    assert "small" not in [candidate.name for candidate in propose(loose, WITH_BITS)]
+    assert loose.sizes_where_compute_binds(whole, [whole]) is None
+
+
 def test_negative_limits_have_no_solution(residual):
     network = read_network(residual, find_groups(residual))
     assert solve(network, CHOICES, Limits(-1.0, None)) is None
