@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ import planner_data
 import planner_models
 
 from edgecompress.errors import BadInput, DoesNotFit, EdgeCompressError
+from edgecompress.progress import SILENT, Progress, Silent
 from edgecompress.records import Budget, SizeReport
 from edgecompress.target import DeviceProfile, load_target
 
@@ -49,7 +51,7 @@ MODEL_OF = {"fashion": "resnet8", "cifar": "resnet8", "fsdd": "dscnn", "hapt": "
 TARGET = "cortex-m4"
 _NAMES_OF = {"uniform-int8": ("uniform",), "uniform-int4": ("uniform int4",)}
 _ROUNDS = 4
-_TIMED_STEPS = 20
+_TIMED_STEPS = 50
 _KEY = ("dataset", "model", "budget", "method", "seed", "effort")
 
 
@@ -102,7 +104,6 @@ def link(cell: Cell, deployable: onnx.ModelProto, budget: Budget) -> Linked:
     """Compiles, links, verifies and measures; the test split goes through the host build."""
     from edgecompress.deploy import DeployOptions, deploy, device_inputs
     from edgecompress.lower.program import dequantize_output
-    from edgecompress.progress import SILENT
 
     test = cell.splits.test
     assert test.y is not None
@@ -145,27 +146,37 @@ def find(cell: Cell, budget: Budget, names: tuple[str, ...], corrections: dict) 
     )  # fmt: skip
 
 
-def build(cell: Cell, plan: Plan) -> onnx.ModelProto:
+def build(cell: Cell, plan: Plan, progress: Progress = SILENT) -> onnx.ModelProto:
     from edgecompress.compress.quantize import quantize
     from edgecompress.plan.search import realize
 
-    made = realize(cell.trainable, plan, cell.splits)
+    made = realize(cell.trainable, plan, cell.splits, progress)
     calibration = cell.splits.train.x[:256]
     return quantize(made, calibration, name=cell.model, weights=plan.weights)
 
 
+class StepTimes(Silent):
+    """The CPU time at every training step."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def advance(self, done: int = 1) -> None:  # noqa: ARG002 - the protocol's
+        self.at.append(time.process_time())
+
+    def seconds(self) -> float:
+        """Of a step, mean; what also looked at the validation split or was interrupted left out."""
+        each = np.diff(self.at)
+        return float(each[each <= 2 * np.median(each)].mean())
+
+
 def steps_for(cell: Cell, plan: Plan, cpu_seconds: float) -> int:
     """How many fine-tuning steps of this plan so much CPU time buys, from a timed start."""
-
-    def spent(steps: int) -> float:
-        before = used_cpu_seconds()
-        build(cell, plan.model_copy(update={"finetune_steps": steps}))
-        return used_cpu_seconds() - before
-
-    # both runs look at the validation split equally often
-    short, long = spent(_TIMED_STEPS), spent(2 * _TIMED_STEPS)
-    each = max(1e-4, (long - short) / _TIMED_STEPS)
-    return max(_TIMED_STEPS, _TIMED_STEPS + round((cpu_seconds - short) / each))
+    times, before = StepTimes(), used_cpu_seconds()
+    build(cell, plan.model_copy(update={"finetune_steps": _TIMED_STEPS}), times)
+    each = max(1e-4, times.seconds())
+    beside = used_cpu_seconds() - before - _TIMED_STEPS * each
+    return max(_TIMED_STEPS, round((cpu_seconds - beside) / each))
 
 
 def fitted(
