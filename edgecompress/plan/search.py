@@ -188,10 +188,10 @@ class _Search:
             if self.competes(trial) and not any(same_choice(trial.plan, p) for _, p in named)
         ]
         if len(named) + len(known) > 1:
-            trials = known + run_trials(
+            trials = run_trials(
                 self.trainable, self.splits, named, self.scorer, self.store, self.progress,
                 self.jobs, self.ray,
-            )  # fmt: skip
+            ) + known  # fmt: skip
             made = [trial.plan.predicted for trial in trials]
             sizes = self.problem.sizes_where_compute_binds(self.plan.predicted, made)
             best = trials[best_of([t.score for t in trials], len(self.scorer.held_out), sizes)]
