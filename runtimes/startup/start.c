@@ -1,14 +1,17 @@
 /*
  * What every core does between reset and main(): stack paint, .data copied, .bss cleared.
+ * Knows where the stack is, for every bare-metal port.
  *
  * The symbols come from memory.ld.j2; the core's own file calls this with its stack set up.
  */
 #include <stdint.h>
 
+#include "port.h"
+
 extern uint32_t edge_data_load[], edge_data_begin[], edge_data_end[];
 extern uint32_t edge_bss_begin[], edge_bss_end[];
 extern uint32_t edge_arena_begin[], edge_arena_end[];
-extern uint32_t edge_stack_limit[];
+extern uint32_t edge_stack_limit[], edge_stack_top[];
 #ifdef PORT_MORE_ARENAS
 /* Begin and end of each further arena. */
 extern uint32_t *const edge_more_arenas_begin[], *const edge_more_arenas_end[];
@@ -16,9 +19,6 @@ extern uint32_t *const edge_more_arenas_begin[], *const edge_more_arenas_end[];
 
 int main(void);
 __attribute__((noreturn)) void edge_start(void);
-
-/* What an untouched word of stack holds; `edge stack` counts from the lowest word that differs. */
-#define EDGE_STACK_PAINT 0xC5C5C5C5u
 
 #if defined(__riscv)
 #define READ_STACK_POINTER "mv %0, sp"
@@ -38,7 +38,7 @@ __attribute__((noreturn, used)) void edge_start(void)
     uint32_t *stack;
     __asm__ volatile(READ_STACK_POINTER : "=r"(stack));
     for (uint32_t *word = edge_stack_limit; word < stack; word++)
-        *word = EDGE_STACK_PAINT;
+        *word = PORT_STACK_PAINT;
 
     const uint32_t *load = edge_data_load;
     for (uint32_t *word = edge_data_begin; word < edge_data_end; word++)
@@ -52,4 +52,10 @@ __attribute__((noreturn, used)) void edge_start(void)
     main();
     for (;;) {
     }
+}
+
+void port_stack(const uint32_t **limit, const uint32_t **top)
+{
+    *limit = edge_stack_limit;
+    *top = edge_stack_top;
 }

@@ -268,7 +268,8 @@ def test_helpers_have_a_body_by_the_name_llvm_calls_them(target, tmp_path):
     calls = "".join(f"void {name}(void *, void *, void *); {name}(0, 0, 0);" for name in kernels)
     (tmp_path / "main.c").write_text(f"int main(void) {{ {calls} return 0; }}")
     (tmp_path / "memory.ld").write_text(linker_script(profile, alignment=4))
-    objects = compile_c([*sources, "main.c"], [], profile, folder=tmp_path)
+    headers = f"-I{shipped('runtimes') / 'core'}"
+    objects = compile_c([*sources, "main.c"], [headers], profile, folder=tmp_path)
     run_zig(
         ["cc", *target_flags(profile), "-Os", "-nostdlib", "-Wl,-T,memory.ld",
          "-Wl,-e,Reset_Handler", *objects, "kernels.o", "-lcompiler_rt", "-o", "all.elf"],

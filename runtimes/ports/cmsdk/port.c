@@ -2,6 +2,8 @@
  * Registers: CMSDK Technical Reference Manual (DDI 0479), chapters 4.2 (timer) and 4.3 (UART). */
 #include "port.h"
 
+#include "wide_ticks.h"
+
 #if !defined(PORT_UART_BASE) || !defined(PORT_TIMER_BASE) || !defined(PORT_CLOCK_HZ)
 #error "The cmsdk port needs -DPORT_UART_BASE, -DPORT_TIMER_BASE and -DPORT_CLOCK_HZ."
 #endif
@@ -27,12 +29,6 @@
 #define TIMER_RELOAD REGISTER(PORT_TIMER_BASE, 0x08)
 #define TIMER_CONTROL_ENABLE 1u
 
-/* From the linker script. */
-extern const uint32_t edge_stack_limit[], edge_stack_top[];
-
-static uint32_t last_value;
-static uint64_t elapsed_ticks;
-
 static uint32_t timer_count(void) {
 #ifdef PORT_TIMER_COUNTS_UP
   return REGISTER(PORT_TIMER_BASE, 0x00);
@@ -51,7 +47,6 @@ void port_init(void) {
   TIMER_VALUE = 0xFFFFFFFFu;
   TIMER_CONTROL = TIMER_CONTROL_ENABLE;
 #endif
-  last_value = timer_count();
 }
 
 void port_putc(uint8_t byte) {
@@ -70,15 +65,7 @@ int port_getc(void) {
 
 void port_flush(void) {}
 
-/* Never inlined: every reading is taken by the same instruction, so that what surrounds it cancels
- * out of a difference. */
-__attribute__((noinline)) uint64_t port_ticks(void) {
-  uint32_t value = timer_count();
-  /* Unsigned subtraction is right across a wrap. */
-  elapsed_ticks += (uint32_t)(value - last_value);
-  last_value = value;
-  return elapsed_ticks;
-}
+__attribute__((noinline)) uint64_t port_ticks(void) { return wide_ticks(timer_count()); }
 
 uint32_t port_tick_hz(void) { return PORT_CLOCK_HZ; }
 
@@ -92,9 +79,4 @@ const char *port_settings(void) { return ""; }
 uint32_t port_device_id(uint8_t id[PORT_DEVICE_ID_LIMIT]) {
   (void)id;
   return 0;
-}
-
-void port_stack(const uint32_t **limit, const uint32_t **top) {
-  *limit = edge_stack_limit;
-  *top = edge_stack_top;
 }

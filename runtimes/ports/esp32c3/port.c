@@ -7,6 +7,8 @@
  */
 #include "port.h"
 
+#include "wide_ticks.h"
+
 #if !defined(PORT_UART_BASE) || !defined(PORT_CLOCK_HZ)
 #error "The esp32c3 port needs -DPORT_UART_BASE and -DPORT_CLOCK_HZ."
 #endif
@@ -80,12 +82,6 @@
 #define UART_AUTOMATIC_UPDATE (1u << 30)
 /* The divider has 4 fraction bits. */
 #define BAUD_DIVIDER ((PORT_CRYSTAL_HZ * 16u + (PORT_BAUD) / 2u) / (PORT_BAUD))
-
-/* From the linker script. */
-extern const uint32_t edge_stack_limit[], edge_stack_top[];
-
-static uint32_t last_cycles;
-static uint64_t elapsed_cycles;
 
 /* TRM "ESP-RISC-V CPU", CSRs: mtvec's base is 256-byte aligned and always vectored, so the start-up
  * code's handler would not be met. Exceptions go to the base itself. */
@@ -164,7 +160,6 @@ void port_init(void) {
   start_clock();
   start_uart();
   start_cycle_counter();
-  last_cycles = cycle_count();
 }
 
 void port_putc(uint8_t byte) {
@@ -183,15 +178,7 @@ int port_getc(void) {
 
 void port_flush(void) {}
 
-/* Never inlined: every reading is taken by the same instruction, so that what surrounds it cancels
- * out of a difference. */
-__attribute__((noinline)) uint64_t port_ticks(void) {
-  uint32_t cycles = cycle_count();
-  /* Unsigned subtraction is right across a wrap. */
-  elapsed_cycles += (uint32_t)(cycles - last_cycles);
-  last_cycles = cycles;
-  return elapsed_cycles;
-}
+__attribute__((noinline)) uint64_t port_ticks(void) { return wide_ticks(cycle_count()); }
 
 uint32_t port_tick_hz(void) { return port_clock_hz(); }
 
@@ -210,9 +197,4 @@ uint32_t port_device_id(uint8_t id[PORT_DEVICE_ID_LIMIT]) {
     id[index] = (uint8_t)(index < 2 ? high >> 8 * (1 - index) : low >> 8 * (5 - index));
   }
   return 6;
-}
-
-void port_stack(const uint32_t **limit, const uint32_t **top) {
-  *limit = edge_stack_limit;
-  *top = edge_stack_top;
 }

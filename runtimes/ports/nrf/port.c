@@ -9,6 +9,7 @@
  */
 #include "cortex_m.h"
 #include "port.h"
+#include "wide_ticks.h"
 
 #if !defined(PORT_UART_BASE) || !defined(PORT_SERIES) || !defined(PORT_TX_PIN) ||                  \
     !defined(PORT_RX_PIN)
@@ -86,13 +87,8 @@
 #error "UARTE does 9600, 38400, 57600, 115200, 230400, 460800, 921600 and 1000000 baud."
 #endif
 
-/* From the linker script. */
-extern const uint32_t edge_stack_limit[], edge_stack_top[];
-
 /* EasyDMA reads and writes RAM only (PS52 "EasyDMA"), so neither can be a constant. */
 static volatile uint8_t sent_byte, received_byte;
-static uint32_t last_cycles;
-static uint64_t elapsed_cycles;
 
 static void configure_pin(uint32_t pin, uint32_t configuration) {
   REGISTER(GPIO_BASE + (pin >> 5) * GPIO_PORT_STRIDE, GPIO_PIN_CONFIGURATION + 4 * (pin & 31)) =
@@ -230,15 +226,7 @@ int port_getc(void) {
 
 void port_flush(void) {}
 
-/* Never inlined: every reading is taken by the same instruction, so that what surrounds it cancels
- * out of a difference. */
-__attribute__((noinline)) uint64_t port_ticks(void) {
-  uint32_t cycles = DWT_CYCCNT;
-  /* Unsigned subtraction is right across a wrap. */
-  elapsed_cycles += (uint32_t)(cycles - last_cycles);
-  last_cycles = cycles;
-  return elapsed_cycles;
-}
+__attribute__((noinline)) uint64_t port_ticks(void) { return wide_ticks(DWT_CYCCNT); }
 
 uint32_t port_tick_hz(void) { return port_clock_hz(); }
 
@@ -259,9 +247,4 @@ uint32_t port_device_id(uint8_t id[PORT_DEVICE_ID_LIMIT]) {
     id[index] = (uint8_t)(REGISTER(DEVICE_ID_BASE, index & 4u) >> 8 * (index & 3u));
   }
   return 8;
-}
-
-void port_stack(const uint32_t **limit, const uint32_t **top) {
-  *limit = edge_stack_limit;
-  *top = edge_stack_top;
 }

@@ -6,6 +6,8 @@
  */
 #include "port.h"
 
+#include "wide_ticks.h"
+
 #if !defined(PORT_UART_BASE) || !defined(PORT_CLOCK_HZ) || !defined(PORT_CHIP) ||                  \
     !defined(PORT_TX_PIN) || !defined(PORT_RX_PIN) || !defined(PORT_CRYSTAL_HZ) ||                 \
     !defined(PORT_POST_DIVIDER_1) || !defined(PORT_POST_DIVIDER_2)
@@ -117,9 +119,6 @@
 /* The divider has 6 fraction bits and counts 16 samples a bit. */
 #define BAUD_DIVIDER ((4u * (uint32_t)(PORT_CLOCK_HZ) + (PORT_BAUD) / 2u) / (PORT_BAUD))
 
-/* From the linker script. */
-extern const uint32_t edge_stack_limit[], edge_stack_top[];
-
 static void release(uint32_t blocks) {
   RESETS_RESET &= ~blocks;
   while ((RESETS_DONE & blocks) != blocks) {
@@ -166,12 +165,8 @@ static void start_clocks(void) {
 #define MTIME REGISTER(0xD0000000u, 0x1B0)
 #define MTIME_CTRL_FULL_SPEED_AND_ENABLE 3u
 
-static uint32_t last_cycles;
-static uint64_t elapsed_cycles;
-
 static void start_ticks(void) {
   MTIME_CTRL = MTIME_CTRL_FULL_SPEED_AND_ENABLE;
-  last_cycles = MTIME;
 }
 
 static uint32_t cycle_count(void) { return MTIME; }
@@ -179,9 +174,6 @@ static uint32_t cycle_count(void) { return MTIME; }
 #elif PORT_CHIP == 2350
 
 #include "cortex_m.h"
-
-static uint32_t last_cycles;
-static uint64_t elapsed_cycles;
 
 static void start_ticks(void) { start_cycle_counter(); }
 
@@ -240,15 +232,7 @@ __attribute__((noinline)) uint64_t port_ticks(void) {
 
 #else
 
-/* Never inlined: every reading is taken by the same instruction, so that what surrounds it cancels
- * out of a difference. */
-__attribute__((noinline)) uint64_t port_ticks(void) {
-  uint32_t cycles = cycle_count();
-  /* Unsigned subtraction is right across a wrap. */
-  elapsed_cycles += (uint32_t)(cycles - last_cycles);
-  last_cycles = cycles;
-  return elapsed_cycles;
-}
+__attribute__((noinline)) uint64_t port_ticks(void) { return wide_ticks(cycle_count()); }
 
 #endif
 
@@ -311,9 +295,4 @@ uint32_t port_device_id(uint8_t id[PORT_DEVICE_ID_LIMIT]) {
   (void)id;
   return 0;
 #endif
-}
-
-void port_stack(const uint32_t **limit, const uint32_t **top) {
-  *limit = edge_stack_limit;
-  *top = edge_stack_top;
 }

@@ -5,6 +5,7 @@
 #include "cortex_m.h"
 #include "port_start.h"
 #include "stm32.h"
+#include "wide_ticks.h"
 
 #define PIN(port, number, name) name##number = (port) * 16 + (number)
 #define PINS(port, name)                                                                       \
@@ -55,12 +56,6 @@ enum { PINS(0, PA), PINS(1, PB), PINS(2, PC), PINS(3, PD), PINS(4, PE), PINS(5, 
 
 _Static_assert(PORT_UART_BASE == JOIN(PORT_UART, _BASE), "base_address is not that of uart");
 
-/* From the linker script. */
-extern const uint32_t edge_stack_limit[], edge_stack_top[];
-
-static uint32_t last_count;
-static uint64_t elapsed_ticks;
-
 void port_start(void) {
   start_memory();
   start_clocks();
@@ -94,7 +89,6 @@ void port_init(void) {
   connect_pin(PORT_TX);
   connect_pin(PORT_RX);
   start_cycle_counter();
-  last_count = DWT_CYCCNT;
 }
 
 void port_putc(uint8_t byte) {
@@ -119,15 +113,7 @@ int port_getc(void) {
 
 void port_flush(void) {}
 
-/* Never inlined: every reading is taken by the same instruction, so that what surrounds it cancels
- * out of a difference. */
-__attribute__((noinline)) uint64_t port_ticks(void) {
-  uint32_t count = DWT_CYCCNT;
-  /* Unsigned subtraction is right across a wrap. */
-  elapsed_ticks += (uint32_t)(count - last_count);
-  last_count = count;
-  return elapsed_ticks;
-}
+__attribute__((noinline)) uint64_t port_ticks(void) { return wide_ticks(DWT_CYCCNT); }
 
 uint32_t port_tick_hz(void) { return core_hz(); }
 
@@ -164,9 +150,4 @@ uint32_t port_device_id(uint8_t id[PORT_DEVICE_ID_LIMIT]) {
   for (uint32_t index = 0; index < 12; index++)
     id[index] = (uint8_t)(REGISTER(UID_BASE + (index & ~3u)) >> 8 * (index & 3u));
   return 12;
-}
-
-void port_stack(const uint32_t **limit, const uint32_t **top) {
-  *limit = edge_stack_limit;
-  *top = edge_stack_top;
 }
