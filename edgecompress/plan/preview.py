@@ -23,8 +23,9 @@ from edgecompress.plan.program_cost import Corrections, predict_program
 from edgecompress.records import Optimize, Prediction, WeightStorage
 from edgecompress.target.schema import DeviceProfile
 
-_CALIBRATION_SAMPLES = 256
-"""Scales decide a few sizes: layers whose multipliers lie far apart share no depthwise routine."""
+_CALIBRATION_SAMPLES, _FEWEST_SAMPLES, _SMALL_MODEL = 256, 8, 100_000
+"""Scales decide a few sizes: layers whose multipliers lie far apart share no depthwise routine.
+Beside more weights than a small model's a routine is little, and samples take longer: fewer do."""
 
 
 def preview(
@@ -50,7 +51,7 @@ def preview(
     Raises:
         BuildFailed: the compiler refused the model.
     """
-    deployable = quantize(trainable, x[:_CALIBRATION_SAMPLES], name="preview", weights=weights)
+    deployable = quantize(trainable, x[: _samples(trainable)], name="preview", weights=weights)
     program = lower(deployable, name="preview", profile=profile)
     offers = Offers(profile)
 
@@ -60,3 +61,9 @@ def preview(
         return found, 0 if flash_limit_bytes is None else found.flash_bytes - flash_limit_bytes
 
     return within_flash(program, optimize, attempt)
+
+
+def _samples(trainable: Trainable) -> int:
+    parameters = sum(parameter.numel() for parameter in trainable.graph.parameters())
+    share = min(1.0, _SMALL_MODEL / max(1, parameters))
+    return max(_FEWEST_SAMPLES, round(share * _CALIBRATION_SAMPLES))
