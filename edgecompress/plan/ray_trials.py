@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edgecompress import __version__
+from edgecompress.compress.finetune import user_metric
 from edgecompress.errors import BadInput, EdgeCompressError
 from edgecompress.model.data import Splits
-from edgecompress.model.symbols import find_symbol
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.scores import Score, Scorer
 from edgecompress.plan.trials import portable, tried
@@ -181,7 +181,7 @@ def _work(given: _Shared, plan: Plan) -> _Answer:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            function = None if given.metric is None else find_symbol(given.metric)
+            function = None if given.metric is None else user_metric(given.metric)
             scorer = replace(given.scorer, function=function)
             outcome = tried(given.trainable, given.splits, plan, scorer, SILENT)
     except BadInput as error:

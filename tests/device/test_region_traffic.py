@@ -87,7 +87,8 @@ def _count_accesses(patch: pytest.MonkeyPatch, hits: Counter[int]) -> None:
 
 def _by_section(hits: Counter[int], sections: dict[str, Section]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for address, count in hits.items():
+    # A copy: the board goes on waiting for its next command meanwhile.
+    for address, count in dict(hits).items():
         for section in sections.values():
             if section.address <= address < section.address + section.size:
                 found[section.name] += count

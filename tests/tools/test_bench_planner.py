@@ -33,7 +33,7 @@ def row(planner: ModuleType, seed: int, accuracy: float, fits: bool = True) -> d
 
     size = SizeReport(flash_sections={"weights": 1000}, ram_parts={"arena": 500})
     linked = planner.Linked(size, 10_000, 20_000, accuracy, True)
-    cell = planner.Cell("fsdd", "dscnn", seed, "fast", None, None, load_target("cortex-m4"))
+    cell = planner.Cell("fsdd", "dscnn", seed, "fast", None, None, None, load_target("cortex-m4"))
     return planner.row_of(cell, "flash50", "planned", linked, fits, 12.0, None)
 
 
