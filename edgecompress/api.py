@@ -3,8 +3,9 @@
     model -> plan -> compressed model -> deployable -> image -> verification -> result
 
 `fit` enters that line at its start, `compile_model` at the deployable; `edgecompress.flow` walks
-it. `profile`, `watch`, `compare` and `verify` take what they wrote to a device, see
-`edgecompress.measuring`. The command line is a thin layer over these functions.
+it. `devices` finds boards and `flash` programs them; `profile`, `watch`, `compare` and `verify`
+take what was written to a device, see `edgecompress.measuring`. The command line is a thin layer
+over these functions.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecompress.compression import compress_model as compress_model
 from edgecompress.deploy import DeployOptions, Precision, Requantize
 from edgecompress.errors import BadInput
+from edgecompress.explaining import explain_model as explain_model
 from edgecompress.flow import Effort, Job, Stopwatch, image_result
 from edgecompress.measuring import compare as compare
 from edgecompress.measuring import find_boards as find_boards
@@ -30,6 +33,9 @@ from edgecompress.target import DeviceProfile, load_target
 from edgecompress.workspace import Checkpoints, OutputFolder
 
 if TYPE_CHECKING:
+    from edgecompress.device.discover import Surroundings
+    from edgecompress.device.flash import FlashOptions
+    from edgecompress.device_records import FlashReport
     from edgecompress.model.data import Splits
     from edgecompress.model.inspect import Inspection
     from edgecompress.model.load import Source
@@ -241,6 +247,46 @@ def inspect(
     from edgecompress.model.load import load_source
 
     return inspect_source(load_source(model, input_shape=input_shape, trust=trust))
+
+
+def devices(*, probe: bool = False) -> Surroundings:
+    """What is connected: serial ports, adb devices, debug probes and emulators, and hints.
+
+    Args:
+        probe: also open every serial port and ask its firmware; may reset boards.
+    """
+    from edgecompress.device.discover import look_around
+
+    return look_around(probe=probe)
+
+
+def flash(
+    image_dir: Path,
+    *,
+    target: str | None = None,
+    probe: str | None = None,
+    device: str | None = None,
+    options: FlashOptions | None = None,
+    progress: Progress = SILENT,
+) -> FlashReport:
+    """Programs a board with a finished image and verifies it.
+
+    Args:
+        image_dir: a folder `fit` or `compile_model` wrote.
+        target: by default the one the image was made for.
+        probe: the debug probe's id, or how it begins.
+        device: `serial:PORT` of a boot loader.
+
+    Raises:
+        BadInput, DeviceTrouble: see `device.flash.flash`.
+    """
+    from edgecompress.device.flash import flash as program
+    from edgecompress.device.harness import load_manifest
+
+    profile = load_target(target or load_manifest(image_dir).target)
+    return program(
+        image_dir, profile, probe=probe, port=device, progress=progress, options=options
+    )  # fmt: skip
 
 
 def _load(

@@ -50,10 +50,10 @@ Force = Annotated[
 def devices(ask: Ask = False, as_json: opt.AsJson = False, debug: opt.Debug = False) -> int:
     """List serial ports, adb devices, debug probes and emulators, and what they likely are."""
     with working(debug=debug) as progress:
-        from edgecompress.device.discover import look_around
+        from edgecompress import api
 
         progress.stage("Ask every serial port" if ask else "Look for devices")
-        found = look_around(probe=ask)
+        found = api.devices(probe=ask)
     if as_json:
         listed = [device.model_dump(mode="json") for device in found.devices]
         print(json.dumps({"devices": listed, "hints": list(found.hints)}, indent=2))
@@ -78,13 +78,11 @@ def flash(
 ) -> int:
     """Program a board with a finished image, and verify it."""
     with working(debug=debug) as progress:
-        from edgecompress.device.flash import FlashOptions, flash
-        from edgecompress.device.harness import load_manifest
-        from edgecompress.target import load_target
+        from edgecompress import api
+        from edgecompress.device.flash import FlashOptions
 
-        profile = load_target(target or load_manifest(image_dir).target)
-        report = flash(
-            image_dir, profile, probe=probe, port=device, progress=progress,
+        report = api.flash(
+            image_dir, target=target, probe=probe, device=device, progress=progress,
             options=FlashOptions(tool.value if tool else None, uf2_drive, unlock, force),
         )  # fmt: skip
     if as_json:
