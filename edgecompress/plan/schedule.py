@@ -33,7 +33,7 @@ _MOST_SHARE = 4.0
 
 _SCHEDULES: dict[Effort, Schedule] = {
     "fast": Schedule(40, 400, 15, 3e7, 4),
-    "balanced": Schedule(80, 2000, 40, 1e8, 5),
+    "balanced": Schedule(80, 1200, 40, 1e8, 5),
     "max": Schedule(120, 10_000, 80, 4e8, 6),
 }
 
