@@ -39,8 +39,8 @@ from edgecompress.target.schema import DeviceProfile, Region
 
 _MANIFEST = "image.json"
 _FLASH_DIVISIONS = 6
-# The linker scripts gather the kernels' code from *kernels.o.
-_ROUTINES_FILE = "routine_kernels.S"
+ROUTINES_FILE = "routine_kernels.S"
+"""The linker scripts gather the kernels' code from *kernels.o."""
 
 
 def build_image(
@@ -105,8 +105,8 @@ def build_library(
     (library / "model.c").write_text(source, encoding="ascii")
     sources = ["model.c", "weights.S"]
     if routines := emit_routines(program):
-        (library / _ROUTINES_FILE).write_text(routines, encoding="ascii")
-        sources.append(_ROUTINES_FILE)
+        (library / ROUTINES_FILE).write_text(routines, encoding="ascii")
+        sources.append(ROUTINES_FILE)
     objects = compile_c(sources, flags, profile, folder=library)
     if program.has_functions:
         kernels = build_object(program.functions, dict(profile.toolchain.llvm))

@@ -6,11 +6,13 @@ name can reach the image: the same input gives the same bytes.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from edgecompress.errors import BuildFailed
@@ -87,7 +89,7 @@ def run_zig(arguments: Sequence[str], *, folder: Path, what: str) -> None:
         BuildFailed: zig is missing, took too long, or failed; carries its first error line, and
             everything it said as `__cause__`.
     """
-    command = [sys.executable, "-m", "ziglang", *arguments]
+    command = [*_zig(), *arguments]
     try:
         done = subprocess.run(
             command,
@@ -105,6 +107,17 @@ def run_zig(arguments: Sequence[str], *, folder: Path, what: str) -> None:
         raise BuildFailed(f"{what} could not start: {error}.") from None
     if done.returncode != 0:
         raise ToolchainRefused(what, done.stderr or done.stdout)
+
+
+@cache
+def _zig() -> tuple[str, ...]:
+    """The package's own program: going through `python -m` costs a start of Python each time."""
+    found = importlib.util.find_spec("ziglang")
+    if found is not None and found.origin is not None:
+        program = Path(found.origin).with_name("zig.exe" if os.name == "nt" else "zig")
+        if os.access(program, os.X_OK):
+            return (str(program),)
+    return (sys.executable, "-m", "ziglang")
 
 
 class ToolchainRefused(BuildFailed):

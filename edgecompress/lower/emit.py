@@ -7,6 +7,7 @@ assembler needs none. `model.c` only declares them.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,10 +167,16 @@ def emit_routines(program: Program) -> str:
         return ""
     names = [symbol for symbol, _text in program.assembly]
     renamed = "".join(f"#define {name} {_function_symbol(program, name)}\n" for name in names)
-    texts = "\n".join(text for _symbol, text in program.assembly)
+    text = emit_text(dict(program.assembly))
+    return f"/* {_c_text(program.name)}: routines. Made by edgecompress. */\n{renamed}{text}"
+
+
+def emit_text(routines: Mapping[str, str]) -> str:
+    """One assembler text of several routines by name, under their own names."""
+    texts = "\n".join(routines.values())
     # other instruction sets' assemblers do not know these two
     mode = "    .syntax unified\n    .thumb\n" if ".thumb_func" in texts else ""
-    return f"/* {_c_text(program.name)}: routines. Made by edgecompress. */\n{renamed}{mode}{texts}"
+    return f"{mode}{texts}"
 
 
 def _function_symbol(program: Program, function: str) -> str:

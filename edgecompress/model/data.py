@@ -35,6 +35,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.x)
 
+    def first(self, most: int) -> Dataset:
+        """No more than so many samples."""
+        return Dataset(self.x[:most], None if self.y is None else self.y[:most])
+
 
 @dataclass(frozen=True)
 class Splits:

@@ -102,13 +102,12 @@ class Scorer:
     def of_source(trainable: Trainable, splits: Splits, metric: str | None = None) -> Scorer:
         """Raises BadData for labels the model has no output for, BadInput for a bad metric."""
         chosen = splits.validation if len(splits.validation.x) else splits.train
-        y = None if chosen.y is None else chosen.y[:JUDGED_SAMPLES]
-        held_out = Dataset(chosen.x[:JUDGED_SAMPLES], y)
+        held_out = chosen.first(JUDGED_SAMPLES)
         task = Task.of(trainable, splits)
         teacher = outputs(trainable, torch.from_numpy(held_out.x))
         function = None if metric is None else user_metric(metric)
         measured = EXPLAINED if task.kind != "classification" else TOP1
-        known = y is not None or task.kind == "autoencoder"
+        known = held_out.y is not None or task.kind == "autoencoder"
         name = metric or (measured if known else DIVERGENCE)
         return Scorer(held_out, teacher, task, name, function)
 

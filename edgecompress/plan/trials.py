@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from edgecompress.compress.apply import apply_plan
-from edgecompress.compress.finetune import Recipe, distill
+from edgecompress.compress.finetune import Answers, Recipe, distill
 from edgecompress.errors import BadInput, EdgeCompressError
 from edgecompress.model.data import Splits
 from edgecompress.model.trainable import Trainable
@@ -136,7 +136,10 @@ def run_trials(
         shares = min(jobs, len(todo))
         made = enumerate(in_processes(trainable, splits, plans, scorer, shares, progress))
     else:
-        made = enumerate(tried(trainable, splits, plan, scorer, progress) for plan in plans)
+        answers = Answers(trainable, judged_splits(splits, scorer)) if todo else None
+        made = enumerate(
+            tried(trainable, splits, plan, scorer, progress, answers) for plan in plans
+        )
     for which, score in made:
         at = todo[which]
         name, plan = named[at]
@@ -212,11 +215,16 @@ def _work(plan: Plan) -> Score | str:
 
 
 def tried(
-    trainable: Trainable, splits: Splits, plan: Plan, scorer: Scorer, progress: Progress
+    trainable: Trainable,
+    splits: Splits,
+    plan: Plan,
+    scorer: Scorer,
+    progress: Progress,
+    answers: Answers | None = None,
 ) -> Score | str:
     """The score, or in words why training came to nothing; what the user gave wrong is raised."""
     try:
-        return run_trial(trainable, splits, plan, scorer, progress)
+        return run_trial(trainable, splits, plan, scorer, progress, answers)
     except BadInput:
         raise
     except EdgeCompressError as error:
@@ -224,17 +232,30 @@ def tried(
 
 
 def run_trial(
-    trainable: Trainable, splits: Splits, plan: Plan, scorer: Scorer, progress: Progress
+    trainable: Trainable,
+    splits: Splits,
+    plan: Plan,
+    scorer: Scorer,
+    progress: Progress,
+    answers: Answers | None = None,
 ) -> Score:
-    """Compresses, trains `plan.finetune_steps` steps and scores on the validation split."""
-    short = replace(splits, validation=scorer.held_out)
+    """Compresses, trains `plan.finetune_steps` steps and scores on the validation split.
+
+    Args:
+        answers: the model's, to the `judged_splits`, where other trials have asked it already.
+    """
     student = apply_plan(trainable, plan, calibration_samples(splits, plan.seed))
     student = distill(
-        student, trainable, short, steps=plan.finetune_steps, seed=plan.seed,
-        weights=plan.weights, recipe=_JUDGED, task=scorer.task, metric=scorer.selector,
-        progress=progress,
+        student, trainable, judged_splits(splits, scorer), steps=plan.finetune_steps,
+        seed=plan.seed, weights=plan.weights, recipe=_JUDGED, task=scorer.task,
+        metric=scorer.selector, answers=answers, progress=progress,
     )  # fmt: skip
     return scorer.of(student)
+
+
+def judged_splits(splits: Splits, scorer: Scorer) -> Splits:
+    """The splits with no more validation samples than candidates are scored on."""
+    return replace(splits, validation=scorer.held_out)
 
 
 def calibration_samples(splits: Splits, seed: int) -> torch.Tensor:

@@ -14,6 +14,7 @@ from torch import nn
 from edgecompress.compress.batchnorm import reestimate
 from edgecompress.compress.finetune import Recipe, Task, distill
 from edgecompress.compress.finetune.augment import augmented, augments
+from edgecompress.compress.finetune.batches import Answers
 from edgecompress.compress.finetune.features import Hints, tapped
 from edgecompress.compress.finetune.judge import Judge
 from edgecompress.compress.prune import prune
@@ -202,14 +203,14 @@ def test_labels_of_the_validation_split_alone_select_the_state(
 def test_accuracies_the_samples_cannot_tell_apart_go_by_the_loss(
     teacher: Trainable, splits: Splits
 ) -> None:
-    task, cpu = Task("classification"), torch.device("cpu")
-    judge = Judge(task, task.loss(Recipe()), splits, teacher.graph, cpu)
+    task, held_out = Task("classification"), Answers(teacher, splits).held_out
+    judge = Judge(task, task.loss(Recipe()), held_out)
     error = 100 * (0.9 * 0.1 / len(splits.validation.x)) ** 0.5
     highest, within, beyond = (90.0, -0.2), (90 - 0.9 * error, -0.1), (90 - 1.1 * error, -0.1)
     assert judge.better(within, highest, 90.0)
     assert not judge.better(beyond, highest, 90.0)
     assert judge.better(highest, beyond, 90.0)
-    own = Judge(task, task.loss(Recipe()), splits, teacher.graph, cpu, lambda made, y: 0.0)
+    own = Judge(task, task.loss(Recipe()), held_out, lambda made, y: 0.0)
     assert not own.better(within, highest, 90.0)
 
 
@@ -392,15 +393,15 @@ def test_the_learning_rate_goes_by_what_there_is_to_win_back(
     assert Recipe().rate_for(0.25) == pytest.approx(1.5e-3)
     assert Recipe(learning_rate=0.5).rate_for(0.25) == 0.5
     student = prune(teacher, {"conv1": 4, "conv3": 6})
-    task = Task("classification")
-    judge = Judge(task, task.loss(Recipe()), splits, teacher.graph, torch.device("cpu"))
+    task, held_out = Task("classification"), Answers(teacher, splits).held_out
+    judge = Judge(task, task.loss(Recipe()), held_out)
     x = torch.from_numpy(splits.validation.x)
     with torch.no_grad():
         differ = (student.graph(x).argmax(1) != teacher.graph(x).argmax(1)).float().mean()
     assert 0 < judge.disagreement(student.graph) == pytest.approx(float(differ))
     assert judge.disagreement(teacher.graph) == 0
     task = Task("regression")
-    judge = Judge(task, task.loss(Recipe()), splits, teacher.graph, torch.device("cpu"))
+    judge = Judge(task, task.loss(Recipe()), held_out)
     assert 0 < judge.disagreement(student.graph) <= 1
 
 

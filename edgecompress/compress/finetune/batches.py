@@ -7,7 +7,11 @@ import copy
 import numpy as np
 import torch
 
-from edgecompress.model.data import Dataset
+from edgecompress.model.data import Dataset, Splits
+from edgecompress.model.trainable import Trainable
+
+MOST_JUDGED = 2000
+"""Validation samples a state is scored on."""
 
 
 class Answered:
@@ -23,6 +27,10 @@ class Answered:
 
     def __len__(self) -> int:
         return len(self._x)
+
+    @property
+    def y(self) -> np.ndarray | None:
+        return None if self._y is None else self._y.cpu().numpy()
 
     @property
     def has_labels(self) -> bool:
@@ -52,6 +60,20 @@ class Answered:
         """[N, ...] float32: what the teacher says of inputs that are no rows of the data."""
         with torch.no_grad():
             return self._teacher(x)
+
+
+class Answers:
+    """One teacher's answers to the data of one task, for all the students that are trained on it.
+
+    Students of one seed are shown the same rows in the same order, so each row is asked once.
+    """
+
+    def __init__(self, teacher: Trainable, splits: Splits) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        held_out = splits.validation if len(splits.validation.x) else splits.train
+        self.device = device
+        self.train = Answered(teacher.graph, splits.train, device)
+        self.held_out = Answered(teacher.graph, held_out.first(MOST_JUDGED), device)
 
 
 class Batches:

@@ -10,9 +10,7 @@ from torch import nn
 
 from edgecompress.compress.finetune.batches import Answered
 from edgecompress.compress.finetune.task import Loss, Task
-from edgecompress.model.data import Dataset, Splits
 
-_LIMIT = 2000
 _BATCH = 250
 
 Score = tuple[float, float]
@@ -27,18 +25,10 @@ class Judge:
     """Looks at no more than 2000 validation samples (of training where there are none)."""
 
     def __init__(
-        self,
-        task: Task,
-        loss: Loss,
-        splits: Splits,
-        teacher: torch.fx.GraphModule,
-        device: torch.device,
-        metric: Metric | None = None,
+        self, task: Task, loss: Loss, data: Answered, metric: Metric | None = None
     ) -> None:
-        chosen = splits.validation if len(splits.validation.x) else splits.train
-        data = Dataset(chosen.x[:_LIMIT], None if chosen.y is None else chosen.y[:_LIMIT])
-        self._data = Answered(teacher, data, device)
-        self._task, self._loss, self._metric, self._y = task, loss, metric, data.y
+        """data: `Answers.held_out`."""
+        self._task, self._loss, self._data, self._metric = task, loss, data, metric
 
     @property
     def has_labels(self) -> bool:
@@ -89,7 +79,7 @@ class Judge:
                 if self._task.kind == "classification" and labels is not None:
                     right += int((output.argmax(1) == labels).sum())
         if self._metric is not None:
-            value = float(self._metric(torch.cat(outputs).numpy(), self._y))
+            value = float(self._metric(torch.cat(outputs).numpy(), self._data.y))
         else:
             value = 100.0 * right / len(self._data)
         return value, -total / len(self._data)

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from edgecompress.compress.batchnorm import fold, reestimate
-from edgecompress.compress.finetune.batches import Answered, Batches
+from edgecompress.compress.finetune.batches import Answers, Batches
 from edgecompress.compress.finetune.features import Hints
 from edgecompress.compress.finetune.judge import Judge, Metric
 from edgecompress.compress.finetune.logs import open_log
+from edgecompress.compress.finetune.memory_order import usual_order
 from edgecompress.compress.finetune.recipe import Recipe
 from edgecompress.compress.finetune.session import AfterStep, Session
 from edgecompress.compress.finetune.task import Loss, Task
@@ -54,6 +55,7 @@ def distill(
     after_step: AfterStep | None = None,
     keep_from: int = 0,
     log_folder: Path | None = None,
+    answers: Answers | None = None,
     progress: Progress = SILENT,
 ) -> Trainable:
     """Trains a copy of `student` for `steps` batches and returns its best state on validation.
@@ -80,6 +82,7 @@ def distill(
         keep_from: states before this step (and the one before training) are not kept, because
             the hook has not finished with them.
         log_folder: losses, learning rate and validation scores for TensorBoard.
+        answers: of this teacher to these splits, where other students have asked it already.
         progress: advanced once a step.
 
     Raises:
@@ -98,20 +101,20 @@ def distill(
     task = task or Task.of(student, splits)
     with torch.random.fork_rng(devices=[]), contextlib.closing(open_log(log_folder)) as log:
         torch.manual_seed(seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        answers = answers or Answers(teacher, splits)
         loss = loss or task.loss(recipe)
         run = Session(
-            data=Answered(teacher.graph, splits.train, device),
-            judge=Judge(task, loss, splits, teacher.graph, device, metric),
+            data=answers.train,
+            judge=Judge(task, loss, answers.held_out, metric),
             batches=Batches(len(splits.train.x), recipe.batch_size, seed),
             task=task,
             loss=loss,
             steps=steps,
             recipe=recipe,
             progress=progress,
-            device=device,
+            device=answers.device,
             log=log,
-            hints=Hints(student, teacher, device) if recipe.feature_share > 0 else None,
+            hints=Hints(student, teacher, answers.device) if recipe.feature_share > 0 else None,
             after_step=after_step,
             keep_from=min(keep_from, steps),
         )
@@ -160,8 +163,9 @@ def _aware(
 
 def _ordinary(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
     """Back on the CPU and in the usual memory order, in eval mode."""
-    plain = graph.cpu().to(memory_format=torch.contiguous_format)  # pyright: ignore
-    return plain.eval()
+    plain = graph.cpu().eval()
+    usual_order(plain)
+    return plain
 
 
 def _simulated(model: Quantized) -> torch.fx.GraphModule:

@@ -15,6 +15,7 @@ from edgecompress.compress.finetune.batches import Answered, Batches
 from edgecompress.compress.finetune.features import Hints, tapped
 from edgecompress.compress.finetune.judge import Judge, Score
 from edgecompress.compress.finetune.logs import Log
+from edgecompress.compress.finetune.memory_order import channels_last
 from edgecompress.compress.finetune.recipe import Recipe
 from edgecompress.compress.finetune.task import Loss, Task
 from edgecompress.errors import EdgeCompressError
@@ -68,7 +69,8 @@ class Session:
         Returns:
             The score of the state left; minus infinity after a phase that compares none.
         """
-        graph = graph.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore
+        graph = graph.to(self.device)
+        channels_last(graph)
         parameters = [one for one in graph.parameters() if one.requires_grad]
         if self.hints is not None:
             parameters += self.hints.projections.parameters()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from edgecompress.lower.memory.lifetimes import Lifetime, arena_buffers, peak_live
 from edgecompress.lower.memory.overlap import Allowance, allowances
@@ -47,11 +48,28 @@ def plan_offsets(
         return [], 0
     if allowed:
         # sharing only widens the choice: never worse than without
-        shared = _search(lifetimes, alignment, allowed)
+        shared = _searched(lifetimes, alignment, allowed)
         if shared[1] == peak_live(lifetimes, allowed)[1]:
             return shared
         return min(shared, plan_offsets(lifetimes, alignment), key=lambda found: found[1])
-    return _search(lifetimes, alignment, {})
+    return _searched(lifetimes, alignment, {})
+
+
+def _searched(
+    lifetimes: Sequence[Lifetime], alignment: int, allowed: Allowance
+) -> tuple[list[int], int]:
+    """`_search`, remembered: programs that differ in their kernels alone have equal lifetimes."""
+    offsets, total = _remembered(tuple(lifetimes), alignment, tuple(allowed.items()))
+    return list(offsets), total
+
+
+@lru_cache(maxsize=512)
+def _remembered(
+    lifetimes: tuple[Lifetime, ...],
+    alignment: int,
+    allowed: tuple[tuple[tuple[int, int], int], ...],
+) -> tuple[list[int], int]:
+    return _search(lifetimes, alignment, dict(allowed))
 
 
 def _search(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import Any
 
 SECTION = ".text.model_kernels"
 
@@ -28,6 +29,12 @@ def routine(symbol: str, lines: Iterable[str], *, alignment: int = 4) -> str:
         f"{body}\n"
         f"    .size {symbol}, . - {symbol}\n"
     )
+
+
+def written_once(text: Callable[[Any], str]) -> property:
+    """A property of a frozen object, made once for all objects that are equal: every layer asks
+    for the text of every routine it might use."""
+    return property(lru_cache(maxsize=1 << 12)(text))
 
 
 def load_constant(register: str, value: int) -> list[str]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecompress.lower.isa.dsp.add import SUM_WORDS, AddRoutine
-from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
+from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine, written_once
 from edgecompress.lower.isa.dsp.tile import Tile
 from edgecompress.lower.kernels.conv2d import Conv2D
 
@@ -90,7 +90,7 @@ class Columns:
         suffix += "" if self.sums is None else f"_{self.sums.symbol}"
         return f"conv_{self.unroll}{suffix}_{self.tile.symbol}"
 
-    @property
+    @written_once
     def text(self) -> str:
         lines = [*self._prologue(), "1:", *self._group(), "2:", *self._pixel()]
         lines += ["3:", *self._run(), "4:", *self._row(), "9:", *self._row_end()]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgecompress.lower.codec import CODECS, UNIT, Codec
-from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
+from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine, written_once
 from edgecompress.lower.isa.dsp.decoders import Decoder
 from edgecompress.lower.isa.interface import Cost, Generator, Implementation, WeightStream
 from edgecompress.lower.kernels.conv2d import Conv2D
@@ -55,7 +55,7 @@ class _Driver:
     def symbol(self) -> str:
         return f"{self.decoder.symbol}_{self.kernel}"
 
-    @property
+    @written_once
     def text(self) -> str:
         lines = [*self._prologue(), "1:", *self._tile(), *self._copy("2"), "3:", *self._before()]
         lines += [*self._copy("4"), *self._decode(), *self._copy("5"), "6:", *self._group_end()]

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
+from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine, written_once
 from edgecompress.lower.isa.dsp.dense_layer import DenseLayer, fits_pairs, takes
 from edgecompress.lower.isa.interface import Cost, Implementation, WeightStream
 
@@ -71,7 +71,7 @@ class DenseRoutine:
     def words_per_unit(self) -> int:
         return 1 if self.form == "plain" else 2
 
-    @property
+    @written_once
     def text(self) -> str:
         group, epilogue = self.group_start(), self.epilogue()
         units = [line for number in range(self.unroll) for line in self.unit(number)]

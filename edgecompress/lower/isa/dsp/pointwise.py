@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
+from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine, written_once
 from edgecompress.lower.isa.dsp.packed4_tile import packed4_tiles
 from edgecompress.lower.isa.dsp.tile import Tile, forms, tiles
 from edgecompress.lower.isa.interface import Cost, Implementation
@@ -41,7 +41,7 @@ class _Driver:
     def symbol(self) -> str:
         return f"pointwise_{self.unroll}_{self.tile.symbol}"
 
-    @property
+    @written_once
     def text(self) -> str:
         lines = [*self._prologue(), "1:", *self._group(), "2:", *self._pixel(), "3:"]
         lines += [*self._widen(), *self._pixel_end(), *self._call(), "4:", *self._end()]

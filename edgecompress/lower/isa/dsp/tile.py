@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine
+from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine, written_once
 from edgecompress.lower.isa.interface import WeightStream
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Tile:
     def header_words(self) -> int:
         return 11 if self.left or self.clamp else 8
 
-    @property
+    @written_once
     def text(self) -> str:
         units = self._unit() * self.unroll
         lines = [*self._prologue(), "4:", *self._start(), ".balign 4", "5:", *units]
