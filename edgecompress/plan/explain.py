@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from edgecompress.errors import DoesNotFit
@@ -36,8 +37,32 @@ def explain_infeasible(problem: Problem, choices: Choices) -> DoesNotFit:
     if problem.ram_over(narrow) > 0:
         return _ram(problem, widths, narrow)
     if problem.macs_over(narrow) > 0:
-        return _latency(problem, narrow)
+        return too_slow(problem, narrow)
     return _together(problem, least)
+
+
+def realised_too_large(exact: Prediction, problem: Problem) -> DoesNotFit:
+    """Every candidate came out of compression larger, or slower, than it was planned."""
+    if problem.macs_over(exact) > max(0.0, problem.flash_over(exact), problem.ram_over(exact)):
+        return too_slow(problem, exact)
+    flash = problem.flash_over(exact) > 0
+    budget, device = (
+        (problem.budget.flash_bytes, problem.profile.flash_bytes)
+        if flash
+        else (problem.budget.ram_bytes, problem.profile.ram_bytes)
+    )
+    limit = min(cap for cap in (budget, device) if cap is not None)
+    over = problem.flash_over(exact) if flash else problem.ram_over(exact)
+    needed = limit + max(1, math.ceil(over))
+    resource = "flash" if flash else "RAM"
+    return DoesNotFit(
+        f"The compressed model needs {format_bytes(needed)} of {resource}; the budget is "
+        f"{format_bytes(limit)} ({format_bytes(needed - limit)} over), at step {exact.peak_step}.",
+        resource=resource.lower(),
+        needed=needed,
+        limit=limit,
+        next_step=f"Raise --{resource.lower()} to {-(-needed // 1024)}K.",
+    )
 
 
 def smallest_ranks(
@@ -121,7 +146,8 @@ def _ram_limit(problem: Problem) -> int:
     return min(cap for cap in caps if cap is not None)
 
 
-def _latency(problem: Problem, narrow: Prediction) -> DoesNotFit:
+def too_slow(problem: Problem, narrow: Prediction) -> DoesNotFit:
+    """The latency budget against what the narrowest takes."""
     cap = problem.macs_limit() or 1.0
     limit_us = problem.budget.latency_us or 0.0
     needed_us = limit_us * narrow.macs / cap

@@ -23,7 +23,7 @@ from edgecompress.plan.program_cost import Corrections, predict_program
 from edgecompress.records import Optimize, Prediction, WeightStorage
 from edgecompress.target.schema import DeviceProfile
 
-_CALIBRATION_SAMPLES, _FEWEST_SAMPLES, _SMALL_MODEL = 256, 8, 100_000
+_CALIBRATION_SAMPLES, _FEWEST_SAMPLES, _SMALL_MODEL = 96, 8, 100_000
 """Scales decide a few sizes: layers whose multipliers lie far apart share no depthwise routine.
 Beside more weights than a small model's a routine is little, and samples take longer: fewer do."""
 

@@ -19,14 +19,13 @@ import torch
 from edgecompress.compress.apply import apply_plan
 from edgecompress.compress.finetune import distill, user_metric
 from edgecompress.compress.groups import ChannelGroup, find_groups
-from edgecompress.errors import DoesNotFit
 from edgecompress.model.data import Splits
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.account import Account, as_report
 from edgecompress.plan.candidates import NAMES, UNMEASURED, Candidate, Problem, narrowest, propose
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.cost import Corrections, corrections_from, evaluate
-from edgecompress.plan.explain import explain_infeasible
+from edgecompress.plan.explain import explain_infeasible, realised_too_large
 from edgecompress.plan.formats import encoded_formats
 from edgecompress.plan.front import same_choice
 from edgecompress.plan.low_rank import LOW_RANK, low_rank
@@ -273,7 +272,7 @@ class _Search:
             problem = _learned(problem, candidates[-1], exact)
             if not proposed:
                 raise explain_infeasible(problem, choices)
-        raise _realised_too_large(exact, problem)
+        raise realised_too_large(exact, problem)
 
     def made_to_fit(
         self, candidate: Candidate, problem: Problem, choices: Choices
@@ -381,20 +380,4 @@ def _with(plan: Plan, candidate: Candidate, network: Network, finetune_steps: in
             "predicted": candidate.predicted,
             "finetune_steps": finetune_steps,
         }
-    )
-
-
-def _realised_too_large(exact: Prediction, problem: Problem) -> DoesNotFit:
-    """Every candidate came out of compression larger than it was planned."""
-    flash = problem.flash_over(exact) > 0
-    resource = "flash" if flash else "ram"
-    needed = exact.flash_bytes if flash else exact.ram_bytes
-    limit = (problem.budget.flash_bytes if flash else problem.budget.ram_bytes) or 0
-    return DoesNotFit(
-        f"The compressed model needs {format_bytes(needed)} of {resource}; the budget is "
-        f"{format_bytes(limit)}, at step {exact.peak_step}.",
-        resource=resource,
-        needed=needed,
-        limit=limit,
-        next_step=f"Raise --{resource} to {-(-needed // 1024)}K.",
     )

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 METHODS = ("int8-only", "planned", "uniform-int8", "uniform-int4")
 BUDGETS = ("flash50", "flash25", "ram50", "both50")
-MODEL_OF = {"fashion": "resnet8", "cifar": "resnet8", "fsdd": "dscnn", "hapt": "dscnn"}
+MODEL_OF = {"fashion": "resnet8", "cifar": "resnet8", "fsdd": "dscnn-wide", "hapt": "dscnn-wide"}
 TARGET = "cortex-m4"
 _NAMES_OF = {"uniform-int8": ("uniform",), "uniform-int4": ("uniform int4",)}
 _ROUNDS = 4

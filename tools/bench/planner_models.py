@@ -1,11 +1,15 @@
 """The planner bench's networks, trained once a data set and seed and kept.
 
-resnet8   a stem, three residual blocks of 16, 32 and 64 channels (MLPerf Tiny's class)
-dscnn     a stem and four depthwise-separable blocks of 64 channels (Zhang et al., 2017)
+resnet8     a stem, three residual blocks of 16, 32 and 64 channels (MLPerf Tiny's class)
+dscnn       a stem and four depthwise-separable blocks of 64 channels, "DS-CNN S" of Zhang et al.,
+            "Hello Edge: Keyword Spotting on Microcontrollers", 2017
+dscnn-wide  128 channels, the first block with a stride as in their "DS-CNN M"; a quarter of DS-CNN
+            S's image is mostly the firmware around the model
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,7 @@ from edgecompress.compress.finetune.augment import augmented
 from edgecompress.compress.finetune.memory_order import channels_last, usual_order
 from edgecompress.model.data import Splits
 
-NAMES = ("resnet8", "dscnn")
+NAMES = ("resnet8", "dscnn", "dscnn-wide")
 BASE_STEPS = {"fashion": 5000, "cifar": 10000, "fsdd": 3000, "hapt": 3000}
 """Until more of them no longer raise the test accuracy by more than its noise."""
 _MOVED = {"cifar": Recipe(shift_pixels=3, mirror=True)}
@@ -67,28 +71,35 @@ class ResNet8(nn.Module):
 
 
 class DsCnn(nn.Module):
-    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], classes: int, width: int = 64, strided: bool = False
+    ) -> None:
         super().__init__()
         flat = shape[1] == 1
         window = (1, 9) if flat else (5, 5) if shape[1] == shape[2] else (9, 5)
-        self.stem = nn.Sequential(
-            _unit(shape[0], 64, window, (1, 2) if flat else (2, 2)), nn.ReLU()
-        )
+        halved = (1, 2) if flat else (2, 2)
+        self.stem = nn.Sequential(_unit(shape[0], width, window, halved), nn.ReLU())
         kernel = (1, 5) if flat else (3, 3)
         layers: list[nn.Module] = []
-        for _ in range(4):
-            layers += [_unit(64, 64, kernel, (1, 1), groups=64), nn.ReLU()]
-            layers += [_unit(64, 64, (1, 1), (1, 1)), nn.ReLU()]
+        for block in range(4):
+            stride = halved if strided and block == 0 else (1, 1)
+            layers += [_unit(width, width, kernel, stride, groups=width), nn.ReLU()]
+            layers += [_unit(width, width, (1, 1), (1, 1)), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(64, classes)
+        self.head = nn.Linear(width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(torch.flatten(self.pool(self.body(self.stem(x))), 1))
 
 
 def make(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
-    return {"resnet8": ResNet8, "dscnn": DsCnn}[name](shape, classes)
+    makers = {
+        "resnet8": ResNet8,
+        "dscnn": DsCnn,
+        "dscnn-wide": partial(DsCnn, width=128, strided=True),
+    }
+    return makers[name](shape, classes)
 
 
 def trained(name: str, splits: Splits, seed: int, steps: int, cache: Path) -> nn.Module:

@@ -7,6 +7,9 @@ import copy
 import numpy as np
 import torch
 
+from edgecompress.compress.batchnorm import fold
+from edgecompress.compress.finetune.memory_order import channels_last
+from edgecompress.errors import UnsupportedOperators
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
 
@@ -72,8 +75,19 @@ class Answers:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         held_out = splits.validation if len(splits.validation.x) else splits.train
         self.device = device
-        self.train = Answered(teacher.graph, splits.train, device)
-        self.held_out = Answered(teacher.graph, held_out.first(MOST_JUDGED), device)
+        graph = _quick(teacher)
+        self.train = Answered(graph, splits.train, device)
+        self.held_out = Answered(graph, held_out.first(MOST_JUDGED), device)
+
+
+def _quick(teacher: Trainable) -> torch.fx.GraphModule:
+    """The same function in about half the time: it is asked about every training sample."""
+    try:
+        graph = fold(teacher).graph
+    except UnsupportedOperators:
+        graph = copy.deepcopy(teacher.graph)
+    channels_last(graph)
+    return graph
 
 
 class Batches:

@@ -58,16 +58,16 @@ def _improved(
     offers: Sequence[Sequence[Implementation]], worth: float, first_worth: float
 ) -> list[Implementation | None]:
     """From the best at `first_worth` to where no routine can be dropped or shared at a gain."""
-    price = price_at(worth)
     best = [min(given, key=price_at(first_worth)) if given else None for given in offers]
     least = cost(best, worth)
+    cheapest_first = [sorted(given, key=price_at(worth)) for given in offers]
     improved = True
     while improved:
         improved = False
         for symbol in sorted(_routines(best)):
             trial = [
-                _without(given, symbol, kept, price)
-                for given, kept in zip(offers, best, strict=True)
+                _without(given, symbol, kept)
+                for given, kept in zip(cheapest_first, best, strict=True)
             ]
             spent = cost(trial, worth)
             if spent < least:
@@ -75,7 +75,7 @@ def _improved(
         # one layer alone rarely gains by a larger routine that many could share
         for symbol in _shareable(offers):
             trial = [
-                _with(given, symbol, kept, price) for given, kept in zip(offers, best, strict=True)
+                _with(given, symbol, kept) for given, kept in zip(cheapest_first, best, strict=True)
             ]
             spent = cost(trial, worth)
             if spent < least:
@@ -111,21 +111,19 @@ def accounted(offers: list[Implementation]) -> list[Implementation]:
 
 
 def _without(
-    given: Sequence[Implementation], symbol: str, kept: Implementation | None, price: _Price
+    cheapest_first: Sequence[Implementation], symbol: str, kept: Implementation | None
 ) -> Implementation | None:
     """The cheapest offer that does not use a routine; the one kept where every offer uses it."""
     if kept is None or symbol not in kept.routines:
         return kept
-    rest = [offer for offer in given if symbol not in offer.routines]
-    return min(rest, key=price) if rest else kept
+    return next((offer for offer in cheapest_first if symbol not in offer.routines), kept)
 
 
 def _with(
-    given: Sequence[Implementation], symbol: str, kept: Implementation | None, price: _Price
+    cheapest_first: Sequence[Implementation], symbol: str, kept: Implementation | None
 ) -> Implementation | None:
     """The cheapest offer that uses a routine; the one kept where no offer does."""
-    using = [offer for offer in given if symbol in offer.routines]
-    return min(using, key=price) if using else kept
+    return next((offer for offer in cheapest_first if symbol in offer.routines), kept)
 
 
 def _shareable(offers: Sequence[Sequence[Implementation]]) -> list[str]:
