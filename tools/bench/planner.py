@@ -137,13 +137,26 @@ def within(size: SizeReport, budget: Budget) -> bool:
     return (flash is None or size.flash_bytes <= flash) and (ram is None or size.ram_bytes <= ram)
 
 
-def find(cell: Cell, budget: Budget, names: tuple[str, ...], corrections: dict) -> Found:
+def find(cell: Cell, budget: Budget, names: tuple[str, ...] | None, corrections: dict) -> Found:
+    """As `fit` does it, or among these candidates alone."""
+    from edgecompress.plan.last_resort import find_plan
     from edgecompress.plan.search import search
 
-    return search(
+    if names is None:
+        seek, more = find_plan, {}
+    else:
+        seek, more = search, {"names": names}
+    return seek(
         cell.trainable, cell.splits, cell.profile, budget, model_hash="0" * 64,
-        effort=cell.effort, seed=cell.seed, corrections=corrections, names=names,
+        effort=cell.effort, seed=cell.seed, corrections=corrections, **more,
     )  # fmt: skip
+
+
+def chosen_name(found: Found) -> str:
+    """Where the plan comes from, as its trial is called; "" where only one was possible."""
+    from edgecompress.plan.front import same_choice
+
+    return next((t.name for t in found.trials if same_choice(t.plan, found.plan)), "")
 
 
 def build(cell: Cell, plan: Plan, progress: Progress = SILENT) -> onnx.ModelProto:
@@ -180,16 +193,18 @@ def steps_for(cell: Cell, plan: Plan, cpu_seconds: float) -> int:
 
 
 def fitted(
-    cell: Cell, budget: Budget, names: tuple[str, ...], cpu_seconds: float | None
-) -> tuple[Plan, Linked, float]:
-    """Plans, trains and links until the image fits: (plan, image, CPU seconds without linking)."""
+    cell: Cell, budget: Budget, names: tuple[str, ...] | None, cpu_seconds: float | None
+) -> tuple[Plan, str, Linked, float]:
+    """Plans, trains and links until the image fits: (plan, the candidate it was, image, CPU
+    seconds without linking)."""
     from edgecompress.plan.cost import corrections_from
 
     corrections: dict[str, float] = {}
     spent = 0.0
     for _ in range(_ROUNDS):
         before = used_cpu_seconds()
-        plan = find(cell, budget, names, corrections).plan
+        found = find(cell, budget, names, corrections)
+        plan = found.plan
         spent += used_cpu_seconds() - before
         if cpu_seconds is not None:
             steps = steps_for(cell, plan, cpu_seconds - spent)
@@ -203,7 +218,7 @@ def fitted(
         if within(linked.size, budget):
             break
         corrections = corrections_from(plan.predicted, linked.size, corrections)
-    return plan, linked, spent
+    return plan, chosen_name(found), linked, spent
 
 
 def int8_only(cell: Cell) -> Linked:
@@ -296,16 +311,14 @@ def run_cell(cell: Cell, rows: Rows, options: argparse.Namespace) -> None:
 def run_method(
     cell: Cell, name: str, budget: Budget, method: str, planned: dict | None, rows: Rows
 ) -> None:
-    from edgecompress.plan.candidates import NAMES
-
     seconds = None if method == "planned" or planned is None else planned["seconds"]
     try:
-        plan, linked, spent = fitted(cell, budget, _NAMES_OF.get(method, NAMES), seconds)
+        plan, chosen, linked, spent = fitted(cell, budget, _NAMES_OF.get(method), seconds)
     except DoesNotFit as error:
         print(f"{cell.dataset} {name} {method}: {error}", file=sys.stderr)
         return
     fits = within(linked.size, budget)
-    rows.add(row_of(cell, name, method, linked, fits, spent, plan))
+    rows.add({**row_of(cell, name, method, linked, fits, spent, plan), "chosen": chosen})
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -22,7 +22,7 @@ from edgecompress.compress.finetune.memory_order import channels_last, usual_ord
 from edgecompress.model.data import Splits
 
 NAMES = ("resnet8", "dscnn", "dscnn-wide")
-BASE_STEPS = {"fashion": 5000, "cifar": 10000, "fsdd": 3000, "hapt": 3000}
+BASE_STEPS = {"fashion": 5000, "cifar": 7000, "fsdd": 3000, "hapt": 3000}
 """Until more of them no longer raise the test accuracy by more than its noise."""
 _MOVED = {"cifar": Recipe(shift_pixels=3, mirror=True)}
 """Photographs are shown shifted and mirrored, as they usually are in training."""
