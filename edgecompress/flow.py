@@ -19,10 +19,13 @@ from edgecompress.records import (
     Accuracy,
     Budget,
     FlashUse,
+    LatencyUse,
     Plan,
+    Prediction,
     RamUse,
     Result,
     SizeReport,
+    TimeEstimate,
     Verification,
 )
 
@@ -149,11 +152,13 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
     else:
         library = library_sizes(deployed.image_program, job.profile)
         predicted = predict_program(deployed.image_program, job.profile, library)
+    estimate = estimate_time(job.profile, measurement.instructions, measurement.cycles)
+    latency = _latency_use(job, measurement.latency_us, estimate, predicted)
     return Result(
         command=job.command,
         model=job.source.name,
         target=job.profile.name,
-        fits=_within(size, job.budget),
+        fits=_within(size, job.budget) and not (latency and latency.used_us > latency.budget_us),
         accuracy=Accuracy(),
         flash=FlashUse(
             used_bytes=size.flash_bytes,
@@ -167,12 +172,13 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
             predicted_bytes=predicted.ram_bytes,
             parts=size.ram_parts,
         ),
+        latency=latency,
         instructions=measurement.instructions,
         macs=deployed.program.macs,
         device=measurement.device,
         label=measurement.label,
         latency_us=measurement.latency_us,
-        time_estimate=estimate_time(job.profile, measurement.instructions, measurement.cycles),
+        time_estimate=estimate,
         verified=deployed.verification,
         float_layers=deployed.program.float_layers,
         optimize=job.options.optimize,
@@ -186,6 +192,23 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
         hashes={**_hashes(job, model_hash), "firmware": deployed.manifest.firmware_hash},
         seeds={"seed": job.seed},
         versions=_versions(),
+    )
+
+
+def _latency_use(
+    job: Job, measured_us: float | None, estimate: TimeEstimate | None, predicted: Prediction
+) -> LatencyUse | None:
+    """None without a latency budget, or where this device tells nothing about time."""
+    from edgecompress.plan.latency import predicted_us
+
+    used_us = estimate.high_us if measured_us is None and estimate is not None else measured_us
+    if job.budget.latency_us is None or used_us is None:
+        return None
+    return LatencyUse(
+        used_us=used_us,
+        budget_us=job.budget.latency_us,
+        predicted_us=predicted_us(predicted, job.profile),
+        label="estimate" if measured_us is None else "measured",
     )
 
 

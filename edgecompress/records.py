@@ -214,6 +214,18 @@ class RamUse(Record):
     parts: dict[str, int]
 
 
+class LatencyUse(Record):
+    """Time of one inference against its budget. An estimate is a range; `used_us` is its upper end.
+
+    `predicted_us` is the planner's, before any image taught it better.
+    """
+
+    used_us: float
+    budget_us: float
+    predicted_us: float | None
+    label: Literal["measured", "estimate"]
+
+
 class SourceComparison(Record):
     """The image's outputs beside the source model's own, on the same inputs.
 
@@ -318,6 +330,7 @@ class Result(Record):
     accuracy: Accuracy
     flash: FlashUse
     ram: RamUse
+    latency: LatencyUse | None = None
     instructions: int | None = None
     macs: int = 0
     device: str = ""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from edgecompress.errors import BadInput, DoesNotFit
 from edgecompress.flow import Job, image_result
-from edgecompress.records import Plan, Result, SizeReport, StageScore
+from edgecompress.records import LatencyUse, Plan, Result, SizeReport, StageScore
 from edgecompress.reentry import Kept
-from edgecompress.units import format_bytes
+from edgecompress.units import format_bytes, format_us
 
 if TYPE_CHECKING:
     import onnx
@@ -69,7 +69,16 @@ def fit_rounds(job: Job, folder: Path, checkpoints: Checkpoints, replayed: Plan 
             raise _over_budget(result)
         measured = SizeReport(flash_sections=result.flash.sections, ram_parts=result.ram.parts)
         corrections = corrections_from(plan.predicted, measured, corrections)
-        job.clock.note("The linked image is over budget; planning again with its measured sizes.")
+        corrections |= _slower_than_predicted(result.latency)
+        job.clock.note("The linked image is over budget; planning again with what it measured.")
+
+
+def _slower_than_predicted(latency: LatencyUse | None) -> dict[str, float]:
+    from edgecompress.plan.latency import TIME
+
+    if latency is None or not latency.predicted_us:
+        return {}
+    return {TIME: latency.used_us / latency.predicted_us}
 
 
 def _replaced(plan: Plan) -> tuple[str, ...]:
@@ -205,7 +214,17 @@ def _refuse_drop(job: Job, ledger: tuple[StageScore, ...]) -> None:
 
 def _over_budget(result: Result) -> DoesNotFit:
     """The linked image's own words: which budget, by how much, and what takes the most."""
-    flash, ram = result.flash, result.ram
+    flash, ram, latency = result.flash, result.ram, result.latency
+    if latency is not None and latency.used_us > latency.budget_us:
+        return DoesNotFit(
+            f"One inference of the linked image takes {format_us(latency.used_us)} "
+            f"({latency.label}); the budget is {format_us(latency.budget_us)}.",
+            resource="latency",
+            needed=math.ceil(latency.used_us),
+            limit=int(latency.budget_us),
+            unit="us",
+            next_step=f"Allow --latency-us {math.ceil(latency.used_us)} or choose a faster target.",
+        )
     if flash.budget_bytes is not None and flash.used_bytes > flash.budget_bytes:
         name, used, limit, parts = "flash", flash.used_bytes, flash.budget_bytes, flash.sections
     else:

@@ -22,6 +22,7 @@ from edgecompress.errors import BadConfig
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.code_size import code_table
 from edgecompress.plan.cost import Corrections, evaluate, weight_count
+from edgecompress.plan.latency import TIME
 from edgecompress.plan.network import Network
 from edgecompress.plan.solve import MACS_REWARD, Limits, solve
 from edgecompress.records import Budget, LowRank, Prediction, WeightStorage
@@ -85,7 +86,8 @@ class Problem:
                 f"of {self.budget.latency_us:.0f} us cannot be planned for.",
                 next_step="Leave the latency budget out.",
             )
-        cycles = self.budget.latency_us * 1e-6 * core.clock_hz
+        allowed_us = self.budget.latency_us / self.corrections.get(TIME, 1.0)
+        cycles = allowed_us * 1e-6 * core.clock_hz
         instructions = cycles / core.cycles_per_instruction[1]
         return instructions / code_table(self.profile).instructions_per_mac
 

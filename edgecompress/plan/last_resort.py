@@ -30,6 +30,7 @@ from edgecompress.plan.candidates import FEWEST_INT4_WEIGHTS, Candidate, Problem
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.cost import Corrections, corrections_from, evaluate, weight_count
 from edgecompress.plan.formats import encoded_formats
+from edgecompress.plan.latency import time_correction
 from edgecompress.plan.low_rank import LOW_RANK, low_rank
 from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.program_cost import assemble
@@ -96,7 +97,9 @@ def find_plan(
         return found
     account = Account(profile, budget, splits.train.x, _cautious(corrections or {}), optimize)
     whole = account.of(trainable)
-    table = corrections_from(evaluate(network, profile), as_report(whole))
+    table = corrections_from(
+        evaluate(network, profile), as_report(whole), time_correction(corrections)
+    )
     calibration = calibration_samples(splits, seed)
     plan = Plan(
         model_hash=model_hash, data_hash=splits.hash, target=profile.name, budget=budget,

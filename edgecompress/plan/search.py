@@ -28,6 +28,7 @@ from edgecompress.plan.cost import Corrections, corrections_from, evaluate
 from edgecompress.plan.explain import explain_infeasible, realised_too_large
 from edgecompress.plan.formats import encoded_formats
 from edgecompress.plan.front import same_choice
+from edgecompress.plan.latency import time_correction
 from edgecompress.plan.low_rank import LOW_RANK, low_rank
 from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.schedule import Effort, schedule_of
@@ -131,7 +132,9 @@ def search(
     network = read_network(trainable, groups)
     account = Account(profile, budget, splits.train.x, corrections or {}, optimize)
     whole = account.of(trainable)
-    table = corrections_from(evaluate(network, profile), as_report(whole))
+    table = corrections_from(
+        evaluate(network, profile), as_report(whole), time_correction(corrections)
+    )
     problem = Problem(network, profile, budget, table)
     calibration = calibration_samples(splits, seed)
     empty = Plan(

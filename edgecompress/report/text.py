@@ -76,6 +76,8 @@ def _banner(result: Result) -> Text:
         for name, use in (("flash", result.flash), ("RAM", result.ram))
         if use.budget_bytes is not None and use.used_bytes > use.budget_bytes
     ]
+    if result.latency is not None and result.latency.used_us > result.latency.budget_us:
+        over.append(f"time over by {format_us(result.latency.used_us - result.latency.budget_us)}")
     if over:
         banner.append(f" ({', '.join(over)})", style="red")
     return banner
@@ -205,6 +207,7 @@ def _facts(result: Result, folder: Path | None) -> Table:
         ("Memories", regions_sentence(result)),
         ("Cost", _cost(result)),
         ("Time", _time(result)),
+        ("Time budget", _time_budget(result)),
         ("Verified", _verification(result)),
         ("Against source", _against_source(result)),
         ("Float layers", _float_layers(result)),
@@ -222,6 +225,19 @@ def _facts(result: Result, folder: Path | None) -> Table:
     if folder is not None:
         table.add_row("Files", _files(folder))
     return table
+
+
+def _time_budget(result: Result) -> str:
+    latency = result.latency
+    if latency is None:
+        return ""
+    share = 100 * latency.used_us / latency.budget_us
+    upper = "upper end of the estimate" if latency.label == "estimate" else latency.label
+    predicted = f"; predicted {format_us(latency.predicted_us)}" if latency.predicted_us else ""
+    return (
+        f"{format_us(latency.used_us)} of {format_us(latency.budget_us)} ({share:.1f} %), "
+        f"{upper}{predicted}"
+    )
 
 
 def _stripes(result: Result) -> Text:
