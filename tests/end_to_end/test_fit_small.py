@@ -120,6 +120,18 @@ def test_a_budget_nothing_meets_names_itself(capsys: pytest.CaptureFixture[str])
     assert not Path("build").exists() or not any(Path("build").iterdir())
 
 
+def test_an_image_slower_than_its_budget_does_not_fit(fitted: Path) -> None:
+    result = api.compile_model(
+        str(fitted / "model.onnx"), target=small_job.TARGET, latency_us=10.0, output=Path("slow")
+    )
+    assert not result.fits
+    assert result.latency is not None
+    assert result.latency.label == "estimate"
+    assert result.latency.used_us > 10 == result.latency.budget_us
+    assert result.latency.predicted_us == pytest.approx(result.latency.used_us, rel=0.3)
+    assert "time over by" in (Path("slow") / "report.txt").read_text().splitlines()[0]
+
+
 def test_flash_nothing_meets(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DoesNotFit, match="flash") as caught:
         fit("out", flash="5K")

@@ -20,7 +20,6 @@ import os
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import planner_data
 import planner_models
+from planner_tables import paired, table
 
+from edgecompress.compress.finetune import Answers, Recipe
 from edgecompress.errors import BadInput, DoesNotFit, EdgeCompressError
 from edgecompress.progress import SILENT, Progress, Silent
 from edgecompress.records import Budget, SizeReport
@@ -184,12 +185,35 @@ class StepTimes(Silent):
 
 
 def steps_for(cell: Cell, plan: Plan, cpu_seconds: float) -> int:
-    """How many fine-tuning steps of this plan so much CPU time buys, from a timed start."""
+    """How many fine-tuning steps of this plan so much CPU time buys, from a timed start.
+
+    The teacher is asked about every training sample once: those steps that meet new ones cost
+    more, and all of the timed start's do.
+    """
     times, before = StepTimes(), used_cpu_seconds()
     build(cell, plan.model_copy(update={"finetune_steps": _TIMED_STEPS}), times)
     each = max(1e-4, times.seconds())
     beside = used_cpu_seconds() - before - _TIMED_STEPS * each
-    return max(_TIMED_STEPS, round((cpu_seconds - beside) / each))
+    samples, batch = len(cell.splits.train.x), Recipe().batch_size
+    teaching = min(0.8 * each, batch * teacher_seconds(cell))
+    left = max(0.0, cpu_seconds - beside)
+    steps = left / each
+    if steps * batch > samples:
+        steps = (left - samples / batch * teaching) / (each - teaching)
+    return max(_TIMED_STEPS, round(steps))
+
+
+def teacher_seconds(cell: Cell) -> float:
+    """CPU time of the teacher's answer to one training sample."""
+    import torch
+
+    answers, batch = Answers(cell.trainable, cell.splits).train, Recipe().batch_size
+    batches = torch.arange(min(len(answers), 20 * batch)).split(batch)
+    answers.targets(batches[0])
+    before = time.process_time()
+    for rows in batches[1:]:
+        answers.targets(rows)
+    return (time.process_time() - before) / max(1, sum(map(len, batches[1:])))
 
 
 def fitted(
@@ -321,28 +345,6 @@ def run_method(
     rows.add({**row_of(cell, name, method, linked, fits, spent, plan), "chosen": chosen})
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Means and spreads (largest less smallest) over the seeds, a line a method."""
-    cells: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        cells[tuple(row[k] for k in ("dataset", "model", "budget", "method"))].append(row)
-    lines = [f"{'data':8}{'model':9}{'budget':8}{'method':13}{'top-1 %':>8}{'spread':>7}"
-             f"{'flash':>8}{'RAM':>8}{'MACs':>9}{'CPU s':>7} fits seeds"]  # fmt: skip
-    for (dataset, model, budget, method), found in sorted(cells.items()):
-        values = [row["accuracy"] for row in found]
-        flash, ram, macs, seconds = (
-            np.mean([row[k] for row in found])
-            for k in ("flash_bytes", "ram_bytes", "macs", "seconds")
-        )
-        fits = all(row["fits"] for row in found)
-        lines.append(
-            f"{dataset:8}{model:9}{budget:8}{method:13}{np.mean(values):8.2f}"
-            f"{max(values) - min(values):7.2f}{flash:8.0f}{ram:8.0f}{macs / 1e6:8.2f}M"
-            f"{seconds:7.0f} {'yes ' if fits else 'NO  '} {len(found)}"
-        )
-    return "\n".join(lines)
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     def several(text: str) -> list[str]:
         return [item for item in text.split(",") if item]
@@ -380,7 +382,8 @@ def main(arguments: list[str]) -> int:
                     run_cell(open_cell(dataset, model, seed, options), rows, options)
                 except EdgeCompressError as error:
                     print(f"{dataset}: {error}", file=sys.stderr)
-    print(json.dumps(rows.rows, indent=2) if options.json else table(rows.rows))
+    shown = f"{table(rows.rows)}\n\n{paired(rows.rows)}"
+    print(json.dumps(rows.rows, indent=2) if options.json else shown)
     return 0
 
 

@@ -159,6 +159,13 @@ def make_requantize(
         tables = (mantissa, exponent.astype(np.int8))
         rounding = (1 << max(-least - 1, 0)) + 128
         room = (INT32_LIMIT - rounding) >> max(most, 0)
+    if room == 0:
+        raise BuildFailed(
+            f"A requantization multiplier of {real.max():.3g} leaves int32 no room: the layer's "
+            "outputs were seen to be that many times smaller than what it adds up.",
+            next_step="Check the scale of the calibration data against what the model was "
+            "trained on.",
+        )
     if accumulator_bound >= room:
         raise BuildFailed(
             f"An accumulator may reach {accumulator_bound}, the limit is {room} "
