@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgecompress.compress.finetune.memory_order import channels_last, usual_order
 from edgecompress.model.demo import FOLDER
 from edgecompress.model.demo.network import DemoNet
 
@@ -96,7 +97,7 @@ def train(splits: dict[str, np.ndarray], *, epochs: int, batch: int, seed: int) 
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = DemoNet()
-    model.to(memory_format=torch.channels_last)
+    channels_last(model)
     x, y = splits["train_x"], torch.from_numpy(splits["train_y"].astype(np.int64))
     steps = len(x) // batch
     optimizer = torch.optim.SGD(
@@ -126,6 +127,7 @@ def train(splits: dict[str, np.ndarray], *, epochs: int, batch: int, seed: int) 
             f"validation {validation:.2f} %, {seconds:.0f} s",
             flush=True,
         )
+    usual_order(model)
     return model
 
 

@@ -57,6 +57,16 @@ def test_the_table_gives_mean_and_spread(planner) -> None:
     assert "NO" in line
 
 
+def test_planned_is_paired_with_its_rival_of_the_same_seed(planner) -> None:
+    rows = []
+    for seed, (ours, theirs) in enumerate(((91.0, 90.0), (89.5, 89.7))):
+        rival = {**row(planner, seed, theirs), "method": "uniform-int8", "flash_bytes": 2000}
+        rows += [row(planner, seed, ours), rival]
+    rows.append({**row(planner, 2, 50.0), "method": "uniform-int8"})
+    line = next(line for line in planner.paired(rows).splitlines() if "fsdd" in line)
+    assert line.split()[-6:] == ["+0.40", "-0.20", "+1.00", "-50%", "-0%", "2"]
+
+
 def test_unknown_names_are_refused(planner, capsys) -> None:
     with pytest.raises(SystemExit):
         planner.parse(["--datasets", "imagenet"])
@@ -99,7 +109,8 @@ def test_splits_follow_the_official_ones(planner, shared_data, name, monkeypatch
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("resnet8", (3, 32, 32)), ("resnet8", (6, 1, 128)), ("dscnn", (1, 49, 10)),
-     ("dscnn", (6, 1, 128)), ("dscnn", (1, 28, 28))],
+     ("dscnn", (6, 1, 128)), ("dscnn", (1, 28, 28)), ("dscnn-wide", (1, 49, 10)),
+     ("dscnn-wide", (6, 1, 128))],
 )  # fmt: skip
 def test_every_network_takes_every_shape(planner, name, shape) -> None:
     import torch
