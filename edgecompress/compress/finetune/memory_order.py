@@ -1,8 +1,9 @@
 """The order of activations in memory that convolutions train fastest in.
 
-Channels last, but for 1x1 convolutions with a stride: oneDNN 3.12 (torch 2.13) writes past the end
-of a buffer in their backward pass on CPUs with AVX2 and no AVX-512, whatever their widths, where
-that ends in a crash or does not. Taking every stride-th pixel first is the same sum.
+Channels last, but for 1x1 convolutions with a stride. Where such a layer has few inputs, as pruned
+ones do, oneDNN 3.12 (torch 2.13) writes past a buffer when it computes the gradient of the weights
+on CPUs with AVX2 and no AVX-512: the gradient may be wrong, and the process may crash
+(uxlfoundation/oneDNN issue 6035). Taking every stride-th pixel first is the same sum.
 """
 
 from __future__ import annotations
