@@ -37,7 +37,7 @@ def _is_strided_pointwise(layer: nn.Conv2d) -> bool:
 
 
 def _subsampled(
-    stride: tuple[int, int],
+    stride: tuple[int, ...],
     groups: int,
     x: torch.Tensor,
     weight: torch.Tensor,

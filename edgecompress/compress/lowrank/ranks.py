@@ -103,7 +103,7 @@ def ranks_at_energies(
     """
     found = _candidates(trainable, None)
     moments = _observed(trainable, found, None, calibration)
-    spectra = {
+    spectra: dict[tuple[str, LowRankMethod], tuple[torch.Tensor, ...]] = {
         (name, method): _spectra(layer, method, moments[name])
         for name, layer in found.items()
         for method in methods_of(layer)

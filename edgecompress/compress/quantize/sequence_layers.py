@@ -100,13 +100,13 @@ def row_scales(rows: np.ndarray, bias: np.ndarray, product_scale: float) -> np.n
 def _recurrent(to: Emitter, module: Recurrent, source: str, name: str) -> None:
     layer, order = module.layer, _ONNX_ORDER[module.gates]
 
-    def rows(parameter: torch.Tensor) -> np.ndarray:
-        array = parameter.detach().float().numpy()
+    def rows(parameter: str) -> np.ndarray:
+        array = layer.get_parameter(parameter).detach().float().numpy()
         gates = array.reshape(len(order), -1, *array.shape[1:])
         return gates[list(order)].reshape(array.shape)
 
-    parts = {"weight": rows(layer.weight_ih_l0), "recurrence": rows(layer.weight_hh_l0)}
-    biases = [rows(layer.bias_ih_l0), rows(layer.bias_hh_l0)]
+    parts = {"weight": rows("weight_ih_l0"), "recurrence": rows("weight_hh_l0")}
+    biases = [rows("bias_ih_l0"), rows("bias_hh_l0")]
     names = []
     for (part, values), bias in zip(parts.items(), biases, strict=True):
         # the state's product has the finer scale of the two: 2^-15 against an int8 input's

@@ -50,8 +50,8 @@ def select(node: onnx.NodeProto, view: GraphView) -> Step:
     """One step of time; nothing behind a recurrent layer that gives only its last state."""
     source = view.activation(node)
     producer = view.producers.get(source)
-    recurrent_source = producer is not None and producer.op_type == "Recurrent"
-    if recurrent_source and _gives_last_state(producer, view):
+    recurrent = producer is not None and producer.op_type == "Recurrent"
+    if producer is not None and recurrent and _gives_last_state(producer, view):
         return Step(node.name, (source,), node.output[0])
     index = int(attribute(node, "index", 0))
     return Step(node.name, (source,), node.output[0], function=torch.select, extra=(1, index))

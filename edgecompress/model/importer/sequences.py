@@ -163,7 +163,7 @@ class _Walk:
         source = self.values[node.input[0]]
         root = self.tracer.whole(source)
         plain = root is not None and not root.deferred[0]
-        shape = root.shape if plain else (1, *source.shape[1:])
+        shape = root.shape if root is not None and plain else (1, *source.shape[1:])
         ordered = np.sort(source.addresses, axis=None) if plain else source.addresses
         name = self.tracer.materialize(source.moved(ordered.reshape(shape)), shape)
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

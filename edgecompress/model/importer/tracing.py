@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -130,7 +131,7 @@ class Tracer:
         shape: tuple[int, ...],
         label: str,
         domain: str = "",
-        **attributes: object,
+        **attributes: Any,
     ) -> str:
         """Adds a layer and returns its output's name; equal calls are made once."""
         key = (kind, tuple(inputs), shape, tuple(sorted(map(str, attributes.items()))))
