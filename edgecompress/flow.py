@@ -142,16 +142,10 @@ def image_result(
 
 def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) -> Result:
     """Sizes beside budgets and predictions, costs and provenance of a deployed image."""
-    from edgecompress.link.library_sizes import library_sizes
     from edgecompress.lower.passes.specialize import trades
-    from edgecompress.plan.program_cost import predict_program
 
     size, measurement = deployed.size, deployed.measurement
-    if plan is not None:
-        predicted = plan.predicted
-    else:
-        library = library_sizes(deployed.image_program, job.profile)
-        predicted = predict_program(deployed.image_program, job.profile, library)
+    predicted = _predicted(job, deployed) if plan is None else plan.predicted
     estimate = estimate_time(job.profile, measurement.instructions, measurement.cycles)
     latency = _latency_use(job, measurement.latency_us, estimate, predicted)
     return Result(
@@ -193,6 +187,14 @@ def _gathered(job: Job, deployed: Deployed, plan: Plan | None, model_hash: str) 
         seeds={"seed": job.seed},
         versions=_versions(),
     )
+
+
+def _predicted(job: Job, deployed: Deployed) -> Prediction:
+    from edgecompress.link.library_sizes import library_sizes
+    from edgecompress.plan.program_cost import predict_program
+
+    library = library_sizes(deployed.image_program, job.profile)
+    return predict_program(deployed.image_program, job.profile, library)
 
 
 def _latency_use(

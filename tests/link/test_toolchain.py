@@ -46,6 +46,11 @@ def test_a_home_that_cannot_be_written_gets_another_cache(monkeypatch, tmp_path)
 
 
 def test_a_missing_compiler_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(toolchain.sys, "executable", "/usr/bin/false-python")
+    monkeypatch.setattr(toolchain, "_zig", lambda: ("/usr/bin/false-zig",))
     with pytest.raises(BuildFailed, match="could not start"):
         toolchain.run_zig(["version"], folder=tmp_path, what="asking zig")
+
+
+def test_without_the_package_python_says_so(monkeypatch):
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+    assert toolchain._zig.__wrapped__() == (toolchain.sys.executable, "-m", "ziglang")

@@ -36,7 +36,7 @@ from edgecompress.model.trainable import Trainable
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import WeightStorage
 
-_CALIBRATION_SAMPLES = 256
+_CALIBRATION_SAMPLES = 512
 _NEVER = (-np.inf, -np.inf)
 
 
