@@ -10,10 +10,11 @@ Effort = Literal["fast", "balanced", "max"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Fine-tuning steps for a model of `reference_macs`: lighter ones get more, heavier ones fewer.
+    """Fine-tuning steps for a model of `REFERENCE_MACS`: lighter ones get more, heavier ones fewer.
 
     Steps follow the inverse of the MACs, so that an effort is about the same time for every model,
-    up to `_MOST_SHARE` times as many.
+    but a step of a light model costs more than its MACs say: no more than `_MOST_FINAL` and
+    `_MOST_JUDGE` times as many.
 
     Attributes:
         judge_steps: recovery of each candidate before it is judged; 80 rank plans well.
@@ -25,25 +26,28 @@ class Schedule:
     judge_steps: int
     final_steps: int
     least_steps: int
-    reference_macs: float
     candidates: int
 
 
-_MOST_SHARE = 4.0
+REFERENCE_MACS = 3e7
+_MOST_FINAL, _MOST_JUDGE = 20 / 3, 8 / 3
 
 _SCHEDULES: dict[Effort, Schedule] = {
-    "fast": Schedule(40, 400, 15, 3e7, 4),
-    "balanced": Schedule(80, 1200, 40, 1e8, 5),
-    "max": Schedule(120, 10_000, 80, 4e8, 6),
+    "fast": Schedule(30, 240, 15, 4),
+    "balanced": Schedule(80, 1400, 40, 5),
+    "max": Schedule(120, 12_000, 80, 6),
 }
 
 
 def schedule_of(effort: Effort, macs: int) -> Schedule:
     """The effort's schedule for a model of so many multiply-accumulates."""
-    schedule = _SCHEDULES[effort]
-    share = min(_MOST_SHARE, schedule.reference_macs / max(1, macs))
+    schedule, share = _SCHEDULES[effort], REFERENCE_MACS / max(1, macs)
     return replace(
         schedule,
-        judge_steps=max(schedule.least_steps, round(schedule.judge_steps * min(2.0, share))),
-        final_steps=max(schedule.least_steps, round(schedule.final_steps * share)),
+        judge_steps=max(
+            schedule.least_steps, round(schedule.judge_steps * min(_MOST_JUDGE, share))
+        ),
+        final_steps=max(
+            schedule.least_steps, round(schedule.final_steps * min(_MOST_FINAL, share))
+        ),
     )
