@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,24 +15,39 @@ from edgecompress.device.ports.virtual import VirtualPort
 from edgecompress.device.protocol import Client
 from edgecompress.errors import BadInput, ProtocolError
 from edgecompress.target.registry import load_target
+from edgecompress.target.schema import DeviceProfile
 
 TinyImage = Callable[..., Path]
 HASH = tiny.MODEL_HASH.encode()
 
 
 @pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m4", "rv32imc"])
-def test_one_other_byte_in_flash_is_found(tiny_image: TinyImage, target: str) -> None:
+def test_one_other_byte_in_flash_is_found(
+    tiny_image: TinyImage, tmp_path: Path, target: str
+) -> None:
     profile, elf = load_target(target), tiny_image(target) / "firmware.elf"
+    with _running(elf, profile) as client:
+        check_flash(client, elf, profile)
+    start = next(start for start, data in programmed_bytes(elf) if HASH in data)
+    file = bytearray(elf.read_bytes())
+    # Nothing that is executed, and of the text only what nobody asks for here.
+    file[file.index(HASH) + 20] = ord("~")
+    changed = tmp_path / "firmware.elf"
+    changed.write_bytes(file)
+    with (
+        _running(changed, profile) as client,
+        pytest.raises(ProtocolError, match=rf"holds other bytes .* {start:#010x}"),
+    ):
+        check_flash(client, elf, profile)
+
+
+@contextmanager
+def _running(elf: Path, profile: DeviceProfile) -> Iterator[Client]:
     port = VirtualPort(elf, profile)
     try:
         client = Client(port)
         client.synchronize()
-        check_flash(client, elf, profile)
-        start, data = next(part for part in programmed_bytes(elf) if HASH in part[1])
-        # Nothing that is executed, and of the text only what nobody asks for here.
-        port.board.engine.mem_write(start + data.index(HASH) + 20, b"~")
-        with pytest.raises(ProtocolError, match=rf"holds other bytes .* {start:#010x}"):
-            check_flash(client, elf, profile)
+        yield client
     finally:
         port.close()
 
