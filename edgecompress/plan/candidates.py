@@ -5,8 +5,10 @@
     int8 only         widths and ranks
     uniform           every width by one factor, int8
     uniform int4      every width by one factor, every layer but the first and last in int4
-    small             joint in three quarters of its flash, where compute is what binds
+    small             joint in three quarters of its flash, where compute binds
     low rank          every layer factorized to keep one share of its energy, see `plan.low_rank`
+    low rank int4     the same with four-bit factors where int8 does not fit, or with enough of
+                      them to save a quarter where compute binds
 
 Each is checked with the exact accounts (`cost.evaluate`, offsets included) and the program is
 solved again with tighter limits where its rows were too kind.
@@ -22,7 +24,7 @@ from edgecompress.errors import BadConfig
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.code_size import code_table
 from edgecompress.plan.cost import Corrections, evaluate, weight_count
-from edgecompress.plan.latency import TIME
+from edgecompress.plan.latency import DECODING, TIME
 from edgecompress.plan.network import Network
 from edgecompress.plan.solve import MACS_REWARD, Limits, solve
 from edgecompress.records import Budget, LowRank, Prediction, WeightStorage
@@ -31,7 +33,6 @@ from edgecompress.target.schema import DeviceProfile
 _ATTEMPTS = 12
 _UNIFORM_STEPS = 64
 _SMALL_SAVES, _SMALL_SAVES_WEIGHTS = 0.25, 0.5
-"""Of an image's flash, but no more than such a share of its weights."""
 FEWEST_INT4_WEIGHTS = 512
 """Below this a layer saves fewer bytes than its decoding may cost."""
 _CODE_UNCERTAINTY = 0.04
@@ -131,15 +132,18 @@ class Problem:
         decoding = predicted.decoding_instructions / code_table(self.profile).instructions_per_mac
         return predicted.macs + decoding - limit
 
+    def compute_binds(self, whole: Prediction) -> bool:
+        """Whether the model as it is takes too long.
+
+        Bytes buy no accuracy that the compute allows for then, so they are worth saving.
+        """
+        return self.macs_over(whole) > 0
+
     def sizes_where_compute_binds(
         self, whole: Prediction, found: Sequence[Prediction]
     ) -> list[float] | None:
-        """Flash and RAM of each, as shares of the whole model's, where that takes too long.
-
-        Bytes buy no accuracy that the compute allows for then, so they are worth saving. None
-        where the model as it is keeps the latency budget.
-        """
-        if self.macs_over(whole) <= 0:
+        """Flash and RAM of each, as shares of the whole model's, where that takes too long."""
+        if not self.compute_binds(whole):
             return None
         return [
             item.flash_bytes / whole.flash_bytes + item.ram_bytes / whole.ram_bytes
@@ -168,17 +172,18 @@ class Problem:
         )
 
 
-JOINT, UNIFORM, UNIFORM_INT4, SMALL, COMPUTE, INT8, LOW_RANK = NAMES = (
+JOINT, UNIFORM, UNIFORM_INT4, SMALL, COMPUTE, INT8, LOW_RANK, LOW_RANK_INT4 = NAMES = (
     "joint", "uniform", "uniform int4", "small", "most compute", "int8 only", "low rank",
+    "low rank int4",
 )  # fmt: skip
-UNMEASURED = (UNIFORM, UNIFORM_INT4, LOW_RANK)
+UNMEASURED = (UNIFORM, UNIFORM_INT4, LOW_RANK, LOW_RANK_INT4)
 """Candidates that no measured damage decides."""
 
 
 def propose(problem: Problem, choices: Choices, names: Sequence[str] = NAMES) -> list[Candidate]:
     """Different candidates that fit, in the order of `names`; [] if none does.
 
-    "low rank" is not made here: only the compiler knows what its factors take.
+    Low rank is not made here: only the compiler knows what its factors take.
     """
     int8 = choices.without_formats()
     made: dict[str, Callable[[], Candidate | None]] = {
@@ -191,7 +196,7 @@ def propose(problem: Problem, choices: Choices, names: Sequence[str] = NAMES) ->
     }
     candidates: list[Candidate] = []
     for name in names:
-        item = made[name]() if name != LOW_RANK else None
+        item = made[name]() if name in made else None
         if item is not None and not any(item.same_as(other) for other in candidates):
             candidates.append(item)
     if not candidates:
@@ -207,15 +212,20 @@ def _uniform_int4(problem: Problem, choices: Choices) -> Candidate | None:
 
 
 def _small(problem: Problem, choices: Choices) -> Candidate | None:
-    if problem.macs_over(problem.predict({})) <= 0:
+    if not problem.compute_binds(problem.predict({})):
         return None
     joint = optimum(problem, choices, SMALL)
     if joint is None:
         return None
-    flash, weights = joint.predicted.flash_bytes, joint.predicted.flash_parts["weights"]
-    saved = min(_SMALL_SAVES * flash, _SMALL_SAVES_WEIGHTS * weights)
-    budget = problem.budget.model_copy(update={"flash_bytes": int(flash - saved)})
+    flash_bytes = int(joint.predicted.flash_bytes - bytes_worth_saving(joint.predicted))
+    budget = problem.budget.model_copy(update={"flash_bytes": flash_bytes})
     return optimum(replace(problem, budget=budget), choices, SMALL)
+
+
+def bytes_worth_saving(predicted: Prediction) -> float:
+    """Of an image's flash, where compute binds: a quarter, but no more than half its weights."""
+    weights = predicted.flash_parts["weights"]
+    return min(_SMALL_SAVES * predicted.flash_bytes, _SMALL_SAVES_WEIGHTS * weights)
 
 
 def optimum(
@@ -259,7 +269,7 @@ def first_limits(problem: Problem) -> Limits:
         if math.isinf(ram_over)
         else (original.ram_parts["arena"] - ram_over) / arena_factor,
         macs=problem.macs_limit(),
-        instructions_per_mac=table.instructions_per_mac,
+        macs_per_decoding=problem.corrections.get(DECODING, 1.0) / table.instructions_per_mac,
         extra_step_bytes=round(
             (table.kernel("conv2d pointwise") + table.model_step_bytes)
             * code_factor

@@ -15,6 +15,7 @@ from edgecompress.lower.memory.lifetimes import Lifetime, peak_live
 from edgecompress.lower.memory.regions import spread
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.code_size import kernel_key
+from edgecompress.plan.latency import DECODING
 from edgecompress.plan.network import LINEAR_OPS, Network, Part, PlannedStep, Tensor, read_network
 from edgecompress.plan.program_cost import (
     ALIGNMENT_BYTES,
@@ -71,6 +72,7 @@ def evaluate(
         unplaced_bytes=unplaced_bytes,
         decoding_instructions=round(
             sum(_decoding(network, step, widths, weights) for step in steps)
+            * (corrections or {}).get(DECODING, 1.0)
         ),
     )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from edgecompress.plan.choices import Choices
 from edgecompress.plan.cost import Corrections, corrections_from, evaluate, weight_count
 from edgecompress.plan.formats import encoded_formats
 from edgecompress.plan.latency import time_correction
-from edgecompress.plan.low_rank import LOW_RANK, low_rank
+from edgecompress.plan.low_rank import LOW_RANK, low_rank_candidates
 from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.program_cost import assemble
 from edgecompress.plan.schedule import Effort, schedule_of
@@ -195,14 +196,14 @@ class _LastResort:
     def compressed(self) -> Iterator[tuple[str, Plan]]:
         """Factorized, and thinned in every storage that makes weights smaller here."""
         formats = encoded_formats(self.problem.profile, _STORAGES)
-        factorized = low_rank(
+        factorized = low_rank_candidates(
             self.trainable, self.calibration, self.problem, self.plan.predicted, formats,
             lambda item: self.compiled(
                 LOW_RANK, low_rank=item.low_rank, weights=item.weights
             ).predicted,
         )  # fmt: skip
-        if factorized is not None:
-            yield LOW_RANK, self._planned(factorized)
+        for candidate in islice(factorized, 1):
+            yield candidate.name, self._planned(candidate)
         for storage in (None, *formats):
             name = "thin int8" if storage is None else f"thin {storage.format}"
             found = self.thinned(name, self.stored(storage))

@@ -14,6 +14,8 @@ from edgecompress.target.schema import DeviceProfile
 
 TIME = "latency.time"
 """Among the corrections: time of an image over its prediction."""
+DECODING = "latency.decoding"
+"""Among the corrections: instructions of decoding as compiled over those of the table."""
 
 
 def predicted_us(predicted: Prediction, profile: DeviceProfile) -> float | None:

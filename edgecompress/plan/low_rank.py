@@ -1,4 +1,4 @@
-"""The low-rank candidate: one share of every layer's output energy, as much as the budget holds.
+"""The low-rank candidates: one share of every layer's output energy, as much as the budget holds.
 
 The program of `solve` knows two factorizations and weighs them layer by layer by measured damage.
 This candidate knows all that `compress.lowrank` can choose between, and one number decides it: the
@@ -9,7 +9,7 @@ ladder of energies to look, the compiler whether what stands there fits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,14 @@ from torch import nn
 
 from edgecompress.compress.lowrank import factored_weights, ranks_at_energies
 from edgecompress.model.trainable import Trainable
-from edgecompress.plan.candidates import LOW_RANK, Candidate, Problem, int4_layers
+from edgecompress.plan.candidates import (
+    LOW_RANK,
+    LOW_RANK_INT4,
+    Candidate,
+    Problem,
+    bytes_worth_saving,
+    int4_layers,
+)
 from edgecompress.plan.storage import stored_bytes
 from edgecompress.records import LowRank, Prediction, WeightStorage
 
@@ -29,7 +36,7 @@ _CHANNEL_BYTES = 8
 _LEAST_SAVED_BYTES = 512
 """Below this a layer saves less than another step costs in code, stack and accuracy."""
 
-__all__ = ["LOW_RANK", "low_rank"]
+__all__ = ["LOW_RANK", "low_rank_candidates"]
 
 Exact = Callable[[Candidate], Prediction]
 
@@ -42,17 +49,19 @@ class _Rung:
     bytes: int
 
 
-def low_rank(
+def low_rank_candidates(
     trainable: Trainable,
     calibration: torch.Tensor,
     problem: Problem,
     whole: Prediction,
     storages: Sequence[WeightStorage],
     exact: Exact,
-) -> Candidate | None:
-    """The candidate that keeps most energy and fits as compiled: in int8, or else in int4.
+) -> Iterator[Candidate]:
+    """The candidate that keeps most energy and fits as compiled: in int8, then with int4.
 
-    None where no layer can be factorized at a gain, or nothing on the ladder fits.
+    Made when asked for; none where no layer can be factorized at a gain or nothing on the ladder
+    fits. Where int8 fits, only as many of the largest layers get four bits as save the share of
+    `candidates.bytes_worth_saving`; else all do.
 
     Args:
         calibration: [N, ...] float32 inputs.
@@ -70,17 +79,39 @@ def low_rank(
     }
     gaining = [_gaining(layers, chosen) for chosen in ladder]
     if not any(gaining):
-        return None
-    variants: list[dict[str, WeightStorage]] = [{}]
-    if any(storage.format == "int4" for storage in storages):
-        variants.append(int4_layers(problem.network))
-    dense = _bytes(layers, {}, {})
-    for weights in variants:
-        rungs = [_Rung(chosen, _bytes(layers, chosen, weights)) for chosen in gaining]
-        found = _highest(rungs, weights, problem, whole, whole.flash_bytes - dense, exact)
-        if found is not None:
-            return found
-    return None
+        return
+    around = whole.flash_bytes - _bytes(layers, {}, {})
+    rungs = [_Rung(chosen, _bytes(layers, chosen, {})) for chosen in gaining]
+    found, slow = _highest(rungs, {}, problem, whole, around, exact)
+    if found is not None:
+        yield found
+    if not any(storage.format == "int4" for storage in storages):
+        return
+    weights = int4_layers(problem.network)
+    if found is not None:
+        weights = _largest(layers, weights, found)
+    rungs = [_Rung(chosen, _bytes(layers, chosen, weights)) for chosen in gaining]
+    found, _ = _highest(rungs, weights, problem, whole, around, exact, slow)
+    if found is not None:
+        yield replace(found, name=LOW_RANK_INT4)
+
+
+def _largest(
+    layers: Mapping[str, nn.Module], weights: Mapping[str, WeightStorage], found: Candidate
+) -> dict[str, WeightStorage]:
+    """Those of `weights` that save most, until enough is saved of what was found without them."""
+    chosen = found.low_rank
+    before = _bytes(layers, chosen, {})
+    saved = {
+        name: before - _bytes(layers, chosen, {name: storage}) for name, storage in weights.items()
+    }
+    left, kept = bytes_worth_saving(found.predicted), {}
+    for name in sorted(saved, key=lambda name: -saved[name]):
+        if left <= 0:
+            break
+        kept[name] = weights[name]
+        left -= saved[name]
+    return kept
 
 
 def _gaining(layers: Mapping[str, nn.Module], chosen: Mapping[str, LowRank]) -> dict[str, LowRank]:
@@ -118,15 +149,17 @@ def _highest(
     whole: Prediction,
     around: float,
     exact: Exact,
-) -> Candidate | None:
-    """The first rung that fits, or one close behind it.
+    slow: int = -1,
+) -> tuple[Candidate | None, int]:
+    """The first rung that fits, or one close behind it; and the last that only time or RAM forbids.
 
     Args:
         around: flash bytes of everything but the layers; corrected by each answer of the compiler.
+        slow: a rung known not to fit for another reason than flash, as none before it.
     """
     caps = [problem.budget.flash_bytes, problem.profile.flash_bytes]
     flash = min((cap for cap in caps if cap is not None), default=math.inf)
-    too_high, fitting, best, enough = -1, len(rungs), None, True
+    too_high, fitting, best, enough = slow, len(rungs), None, True
     for _ in range(_PREVIEWS):
         between = range(too_high + 1, fitting)
         at = next((rung for rung in between if rungs[rung].bytes + around <= flash), None)
@@ -143,4 +176,5 @@ def _highest(
             best, fitting = candidate, at
         else:
             too_high, enough = at, needed > flash
-    return best
+            slow = slow if enough else at
+    return best, slow

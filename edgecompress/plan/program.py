@@ -214,7 +214,7 @@ class Program:
             core = first * last * step.taps * here
             _add(total, layered.chosen[index], core * share)
 
-    def decoding(self, step: PlannedStep, instructions_per_mac: float) -> Expression:
+    def decoding(self, step: PlannedStep, macs_per_decoding: float) -> Expression:
         """What decoding a step's weights takes, as so many more multiply-accumulates."""
         total: Expression = {}
         layered = self.layered.get(step.layer)
@@ -223,7 +223,7 @@ class Program:
         tensors = self.network.tensors
         before, here = tensors[step.inputs[0]].positions, tensors[step.output].positions
         for index, option in enumerate(layered.options):
-            share = decoding_share(option.weights, here) / instructions_per_mac
+            share = decoding_share(option.weights, here) * macs_per_decoding
             if share:
                 self.add_option(total, step, index, before, here, share)
         return total
@@ -292,13 +292,13 @@ class Program:
                 _add(rows[3], column, count * after)
         return rows
 
-    def macs_row(self, limit: float | None, reward: float, instructions_per_mac: float) -> None:
+    def macs_row(self, limit: float | None, reward: float, macs_per_decoding: float) -> None:
         """The cap where there is one, decoding counted in; compute left unused is accuracy left
         unused: using the original's MACs is worth `reward` damage."""
         steps = [step for step in self.network.steps if step.op in LINEAR_OPS or step.gates]
         terms = _total(self.weights(step, macs=True) for step in steps)
         if limit is not None:
-            decoding = _total(self.decoding(step, instructions_per_mac) for step in steps)
+            decoding = _total(self.decoding(step, macs_per_decoding) for step in steps)
             self.capped(_total([terms, decoding]), limit)
         most = max(1, sum(step_macs(self.network, step, {}) for step in steps))
         for column, value in terms.items():

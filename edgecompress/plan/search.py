@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -28,8 +29,8 @@ from edgecompress.plan.cost import Corrections, corrections_from, evaluate
 from edgecompress.plan.explain import explain_infeasible, realised_too_large
 from edgecompress.plan.formats import encoded_formats
 from edgecompress.plan.front import same_choice
-from edgecompress.plan.latency import time_correction
-from edgecompress.plan.low_rank import LOW_RANK, low_rank
+from edgecompress.plan.latency import DECODING, time_correction
+from edgecompress.plan.low_rank import LOW_RANK, low_rank_candidates
 from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.schedule import Effort, schedule_of
 from edgecompress.plan.scores import Scorer, best_of
@@ -175,11 +176,12 @@ class _Search:
         network = problem.network
         if LOW_RANK in names:
             self.progress.stage("Compile low rank", 1)
-            factorized = low_rank(
-                self.trainable, self.calibration, problem, self.plan.predicted,
+            whole = self.plan.predicted
+            factorized = low_rank_candidates(
+                self.trainable, self.calibration, problem, whole,
                 encoded_formats(problem.profile), lambda item: self.exact(item, network),
             )  # fmt: skip
-            candidates += [] if factorized is None else [factorized]
+            candidates += islice(factorized, 2 if problem.compute_binds(whole) else 1)
         named = [
             (item.name, _with(self.plan, item, network, schedule.judge_steps))
             for item in candidates
@@ -307,7 +309,11 @@ class _Search:
 
 def _learned(problem: Problem, candidate: Candidate, exact: Prediction) -> Problem:
     """The problem with the table corrected by what a candidate really compiles to."""
-    learned = corrections_from(candidate.predicted, as_report(exact), problem.corrections)
+    guessed = candidate.predicted
+    learned = corrections_from(guessed, as_report(exact), problem.corrections)
+    if guessed.decoding_instructions and exact.decoding_instructions:
+        factor = exact.decoding_instructions / guessed.decoding_instructions
+        learned[DECODING] = factor * learned.get(DECODING, 1.0)
     return replace(problem, corrections=learned)
 
 

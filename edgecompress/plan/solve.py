@@ -33,8 +33,8 @@ class Limits:
     """What is left for weights and their per-channel constants, for the arena, and for MACs.
 
     `extra_step_bytes` is the code each additional low-rank step costs; `macs_reward` the damage
-    that using all of the original's MACs makes good. `instructions_per_mac` turns what decoding
-    takes into MACs.
+    that using all of the original's MACs makes good; `macs_per_decoding` the MACs that each
+    instruction of decoding takes the time of.
     """
 
     constant_bytes: float | None
@@ -42,7 +42,7 @@ class Limits:
     macs: float | None = None
     extra_step_bytes: int = 0
     macs_reward: float = MACS_REWARD
-    instructions_per_mac: float = 1.0
+    macs_per_decoding: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def solve(network: Network, choices: Choices, limits: Limits) -> Solution | None
         program.flash_row(limits.constant_bytes, limits.extra_step_bytes)
     if limits.arena_bytes is not None:
         program.memory_rows(limits.arena_bytes)
-    program.macs_row(limits.macs, limits.macs_reward, limits.instructions_per_mac)
+    program.macs_row(limits.macs, limits.macs_reward, limits.macs_per_decoding)
     entries = [
         (row, column, value)
         for row, (terms, _, _) in enumerate(program.rows)
