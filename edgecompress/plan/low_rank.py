@@ -61,7 +61,7 @@ def low_rank_candidates(
 
     Made when asked for; none where no layer can be factorized at a gain or nothing on the ladder
     fits. Where int8 fits, only as many of the largest layers get four bits as save the share of
-    `candidates.bytes_worth_saving`; else all do.
+    `candidates.bytes_worth_saving`, and there is no such candidate if the image does not shrink.
 
     Args:
         calibration: [N, ...] float32 inputs.
@@ -82,18 +82,20 @@ def low_rank_candidates(
         return
     around = whole.flash_bytes - _bytes(layers, {}, {})
     rungs = [_Rung(chosen, _bytes(layers, chosen, {})) for chosen in gaining]
-    found, slow = _highest(rungs, {}, problem, whole, around, exact)
-    if found is not None:
-        yield found
+    int8, slow = _highest(rungs, {}, problem, whole, around, exact)
+    if int8 is not None:
+        yield int8
     if not any(storage.format == "int4" for storage in storages):
         return
     weights = int4_layers(problem.network)
-    if found is not None:
-        weights = _largest(layers, weights, found)
+    if int8 is not None:
+        weights = _largest(layers, weights, int8)
     rungs = [_Rung(chosen, _bytes(layers, chosen, weights)) for chosen in gaining]
-    found, _ = _highest(rungs, weights, problem, whole, around, exact, slow)
-    if found is not None:
-        yield replace(found, name=LOW_RANK_INT4)
+    int4, _ = _highest(rungs, weights, problem, whole, around, exact, slow)
+    if int4 is None:
+        return
+    if int8 is None or int4.predicted.flash_bytes < int8.predicted.flash_bytes:
+        yield replace(int4, name=LOW_RANK_INT4)
 
 
 def _largest(

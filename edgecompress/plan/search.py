@@ -274,7 +274,7 @@ class _Search:
                     break
             if fitting:
                 return problem, fitting
-            problem = _learned(problem, candidates[-1], exact)
+            problem = learned_from(problem, candidates[-1], exact)
             if not proposed:
                 raise explain_infeasible(problem, choices)
         raise realised_too_large(exact, problem)
@@ -291,7 +291,7 @@ class _Search:
         for _ in range(_REPAIRS):
             if problem.fits_exactly(exact) or candidate.name not in NAMES:
                 break
-            problem = _learned(problem, candidate, exact)
+            problem = learned_from(problem, candidate, exact)
             again = [item for item in propose(problem, choices, [candidate.name])
                      if item.name == candidate.name]  # fmt: skip
             if not again:
@@ -307,7 +307,7 @@ class _Search:
         return self.account.of(student, candidate.weights)
 
 
-def _learned(problem: Problem, candidate: Candidate, exact: Prediction) -> Problem:
+def learned_from(problem: Problem, candidate: Candidate, exact: Prediction) -> Problem:
     """The problem with the table corrected by what a candidate really compiles to."""
     guessed = candidate.predicted
     learned = corrections_from(guessed, as_report(exact), problem.corrections)

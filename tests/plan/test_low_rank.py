@@ -9,32 +9,34 @@ from torch import nn
 from edgecompress.compress.lowrank import choose_ranks, ranks_at_energies
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
-from edgecompress.plan.candidates import LOW_RANK, UNIFORM
+from edgecompress.plan.candidates import LOW_RANK, LOW_RANK_INT4, UNIFORM, Problem, int4_layers
+from edgecompress.plan.code_size import code_table
+from edgecompress.plan.low_rank import low_rank_candidates
+from edgecompress.plan.network import read_network
 from edgecompress.plan.search import Found, search
 from edgecompress.plan.trials import MemoryStore
-from edgecompress.records import Budget
+from edgecompress.records import Budget, WeightStorage
 from edgecompress.target import load_target
 
 PROFILE = load_target("cortex-m7")
 ROOMY = Budget(flash_bytes=16_000)
-RANK = 3
 
 
 class LowRankNet(nn.Module):
-    """1 -> 32 -> 32 -> 32 -> 3 on 8x8 images; the two wide layers are of spatial rank 3."""
+    """1 -> c -> c -> c -> 3 on 8x8 images; the two wide layers are of so low a spatial rank."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 32, rank: int = 3) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(1, 32, 3, padding=1)
+        self.stem = nn.Conv2d(1, channels, 3, padding=1)
         self.relu = nn.ReLU()
-        self.wide1 = nn.Conv2d(32, 32, 3, padding=1)
+        self.wide1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.relu1 = nn.ReLU()
-        self.wide2 = nn.Conv2d(32, 32, 3, padding=1)
+        self.wide2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.relu2 = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(32, 3)
+        self.head = nn.Linear(channels, 3)
         for layer in (self.wide1, self.wide2):
-            tall, wide = torch.randn(32, 3, RANK), torch.randn(32, 3, RANK)
+            tall, wide = torch.randn(channels, 3, rank), torch.randn(channels, 3, rank)
             with torch.no_grad():
                 layer.weight.copy_(torch.einsum("ihr,owr->oihw", tall, wide) / 20)
 
@@ -83,6 +85,33 @@ def test_it_wins_where_the_layers_really_are_of_low_rank(low_rank_net, answered)
     assert found.plan.widths == {}
     assert found.plan.predicted.flash_bytes <= 16_000
     assert searched(low_rank_net, answered, ROOMY, store) == found
+
+
+def test_where_compute_binds_its_largest_layers_in_four_bits_compete(as_trainable, splits):
+    """Bytes buy nothing there, so a quarter of the flash is worth saving: by the table's account,
+    in as few layers as do it."""
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 640), nn.ReLU()]
+    net = as_trainable(nn.Sequential(*layers, nn.Linear(640, 4), nn.Linear(4, 3)), (1, 1, 8, 8))
+    x, network = torch.from_numpy(splits.train.x), read_network(net)
+    free = Problem(network, PROFILE, Budget(), {})
+    core, table = PROFILE.core, code_table(PROFILE)
+    instructions = 0.6 * free.predict({}).macs * table.instructions_per_mac
+    cycles = instructions * core.cycles_per_instruction[1]
+    problem = replace(free, budget=Budget(latency_us=cycles / core.clock_hz * 1e6))
+    whole = problem.predict({})
+    assert problem.compute_binds(whole)
+    int8, int4 = low_rank_candidates(
+        net, x, problem, whole, (WeightStorage(format="int4"),),
+        lambda item: problem.predict(item.widths, item.low_rank, item.weights),
+    )  # fmt: skip
+    assert (int8.name, int4.name) == (LOW_RANK, LOW_RANK_INT4)
+    assert int8.weights == {}
+    assert set(int4_layers(network)) == {"3", "5"}
+    assert set(int4.weights) == {"3"}
+    assert problem.fits_exactly(int4.predicted)
+    assert int4.predicted.decoding_instructions > 0
+    assert int4.predicted.flash_bytes < int8.predicted.flash_bytes
 
 
 def test_it_is_not_proposed_where_no_layer_gains_enough_by_it(residual, splits):

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from edgecompress.compress.groups import find_groups
-from edgecompress.plan.candidates import Problem, optimum, propose
+from edgecompress.plan.candidates import Candidate, Problem, first_limits, optimum, propose
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.code_size import code_table
 from edgecompress.plan.network import read_network
+from edgecompress.plan.search import learned_from
 from edgecompress.plan.solve import Limits, solve
 from edgecompress.records import Budget, LowRank, WeightStorage
 from edgecompress.target import load_target
@@ -180,6 +182,25 @@ def test_where_compute_binds_a_smaller_plan_is_proposed_and_sizes_count(residual
     assert sizes is not None
     assert sizes[1] < sizes[0]
     assert sizes[2] == 2.0
+
+
+def test_decoding_is_planned_as_the_compiler_has_shown_it(residual):
+    """What a candidate decodes beyond the table tightens the next one's row of MACs."""
+    problem = problem_of(residual)
+    stored = {"conv1": INT4}
+    guessed = problem.predict({}, None, stored)
+    assert guessed.decoding_instructions > 0
+    dearer = guessed.model_copy(update={"decoding_instructions": 3 * guessed.decoding_instructions})
+    candidate = Candidate("joint", {}, {}, guessed, stored)
+    learned = learned_from(problem, candidate, dearer)
+    assert learned.predict({}, None, stored).decoding_instructions == pytest.approx(
+        dearer.decoding_instructions, abs=1
+    )
+    assert learned.predict({}).decoding_instructions == 0
+    per_decoding = [first_limits(item).macs_per_decoding for item in (problem, learned)]
+    assert per_decoding[1] == pytest.approx(3 * per_decoding[0])
+    again = learned_from(learned, replace(candidate, predicted=dearer), dearer)
+    assert again.corrections == pytest.approx(learned.corrections)
 
 
 def test_where_compute_does_not_bind_bytes_are_there_to_be_used(residual):

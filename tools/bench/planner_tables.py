@@ -12,10 +12,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Means and spreads (largest less smallest) over the seeds, a line a method."""
     cells: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        cells[tuple(row[k] for k in ("dataset", "model", "budget", "method"))].append(row)
-    lines = [f"{'data':8}{'model':9}{'budget':8}{'method':13}{'top-1 %':>8}{'spread':>7}"
-             f"{'flash':>8}{'RAM':>8}{'MACs':>9}{'CPU s':>7} fits seeds"]  # fmt: skip
-    for (dataset, model, budget, method), found in sorted(cells.items()):
+        key = ("effort", "dataset", "model", "budget", "method")
+        cells[tuple(row[k] for k in key)].append(row)
+    lines = [f"{'effort':9}{'data':8}{'model':11}{'budget':8}{'method':13}{'top-1 %':>8}"
+             f"{'spread':>7}{'flash':>8}{'RAM':>8}{'MACs':>9}{'CPU s':>7} fits seeds"]  # fmt: skip
+    for (effort, dataset, model, budget, method), found in sorted(cells.items()):
         values = [row["accuracy"] for row in found]
         flash, ram, macs, seconds = (
             np.mean([row[k] for row in found])
@@ -23,7 +24,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
         fits = all(row["fits"] for row in found)
         lines.append(
-            f"{dataset:8}{model:9}{budget:8}{method:13}{np.mean(values):8.2f}"
+            f"{effort:9}{dataset:8}{model:11}{budget:8}{method:13}{np.mean(values):8.2f}"
             f"{max(values) - min(values):7.2f}{flash:8.0f}{ram:8.0f}{macs / 1e6:8.2f}M"
             f"{seconds:7.0f} {'yes ' if fits else 'NO  '} {len(found)}"
         )
@@ -50,13 +51,13 @@ def paired(rows: list[dict[str, Any]]) -> str:
             difference = mine["accuracy"] - rival["accuracy"]
             saved = [1 - mine[k] / rival[k] for k in ("flash_bytes", "ram_bytes")]
             for label in (f"{ours[0]} {ours[1]}", "all"):
-                found[ours[2], rival["method"], label].append((difference, *saved))
-    lines = [f"{'budget':8}{'planned less':14}{'data':18}{'mean':>7}{'least':>7}{'most':>7}"
-             f"{'flash':>8}{'RAM':>7} pairs"]  # fmt: skip
-    for (budget, rival, label), values in sorted(found.items()):
+                found[ours[4], ours[2], rival["method"], label].append((difference, *saved))
+    lines = [f"{'effort':9}{'budget':8}{'planned less':14}{'data':18}{'mean':>7}{'least':>7}"
+             f"{'most':>7}{'flash':>8}{'RAM':>7} pairs"]  # fmt: skip
+    for (effort, budget, rival, label), values in sorted(found.items()):
         points, flash, ram = np.array(values).T
         lines.append(
-            f"{budget:8}{rival:14}{label:18}{points.mean():+7.2f}{points.min():+7.2f}"
+            f"{effort:9}{budget:8}{rival:14}{label:18}{points.mean():+7.2f}{points.min():+7.2f}"
             f"{points.max():+7.2f}{-100 * flash.mean():+7.0f}%{-100 * ram.mean():+6.0f}% "
             f"{len(values)}"
         )
