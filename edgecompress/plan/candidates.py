@@ -142,7 +142,10 @@ class Problem:
     def sizes_where_compute_binds(
         self, whole: Prediction, found: Sequence[Prediction]
     ) -> list[float] | None:
-        """Flash and RAM of each, as shares of the whole model's, where that takes too long."""
+        """Flash and RAM of each, as shares of the whole model's, where that takes too long.
+
+        None where the model as it is keeps the latency budget.
+        """
         if not self.compute_binds(whole):
             return None
         return [

@@ -1,7 +1,7 @@
 """The low-rank candidates: one share of every layer's output energy, as much as the budget holds.
 
 The program of `solve` knows two factorizations and weighs them layer by layer by measured damage.
-This candidate knows all that `compress.lowrank` can choose between, and one number decides it: the
+These know all that `compress.lowrank` can choose between, and one number decides it: the
 energy that every layer keeps (Zhang et al., 2015, section 3.4). Weight bytes say where on the
 ladder of energies to look, the compiler whether what stands there fits.
 """

@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import networks
 import torch
+from planner import latency_of
 
+from edgecompress.errors import EdgeCompressError
 from edgecompress.model.load import load_source
 from edgecompress.model.trainable import Trainable, to_trainable
 from edgecompress.plan.candidates import JOINT, Problem, first_limits, optimum
-from edgecompress.plan.code_size import code_table
 from edgecompress.plan.formats import encoded_formats
 from edgecompress.plan.network import read_network
 from edgecompress.plan.search import prunable_groups
@@ -57,13 +58,7 @@ def budget_of(shares: dict[str, float], whole: Prediction, profile: DeviceProfil
     """The shares of what the whole network takes."""
     flash = int(shares["flash"] * whole.flash_bytes) if "flash" in shares else None
     ram = int(shares["ram"] * whole.ram_bytes) if "ram" in shares else None
-    latency_us = None
-    if "macs" in shares:
-        core = profile.core
-        assert core.cycles_per_instruction is not None
-        cycles = whole.macs * code_table(profile).instructions_per_mac
-        cycles *= shares["macs"] * core.cycles_per_instruction[1]
-        latency_us = cycles / core.clock_hz * 1e6
+    latency_us = latency_of(profile, int(shares["macs"] * whole.macs)) if "macs" in shares else None
     return Budget(flash_bytes=flash, ram_bytes=ram, latency_us=latency_us)
 
 
@@ -129,7 +124,11 @@ def main(arguments: list[str]) -> int:
     torch.manual_seed(0)
     shape = (1, 3, options.side, options.side)
     trainable = to_trainable(load_source("milp:network", input_shape=shape))
-    rows = solved(trainable, options.target, torch.randn(options.samples, *shape[1:]))
+    try:
+        rows = solved(trainable, options.target, torch.randn(options.samples, *shape[1:]))
+    except EdgeCompressError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     print(json.dumps(rows, indent=2) if options.json else as_text(rows))
     return 0
 
