@@ -35,6 +35,7 @@ GATE_CONSTANT_BYTES = 16
 """int32 biases and multipliers of each gate of a recurrent unit, for its inputs and its state."""
 
 TABLE_BYTES: Mapping[str, int] = {"softmax": 1024, "lookup": 256}
+SUMMING_OPS = ("mean", "average_pool2d")
 NO_WIDTHS: dict[str, int] = {}
 
 __all__ = ["Corrections", "corrections_from", "evaluate", "expand", "predict"]
@@ -133,11 +134,13 @@ def _decoding(
 
 def step_macs(network: Network, step: PlannedStep, widths: Mapping[str, int]) -> int:
     """Multiply-accumulates of one step: each weight is used once an output position, a recurrent
-    one once a step of time."""
+    one once a step of time; a pooled mean is a sum over its window."""
     if step.gates:
         return weight_count(network, step, widths) * step.times
-    moving = weight_count(network, step, widths) * network.tensors[step.output].positions
-    return moving + step.fixed_macs
+    output = network.tensors[step.output]
+    if step.op in SUMMING_OPS:
+        return step.taps * output.channels(widths) * output.positions
+    return weight_count(network, step, widths) * output.positions
 
 
 def arena_lifetimes(network: Network, widths: Mapping[str, int]) -> dict[str, Lifetime]:

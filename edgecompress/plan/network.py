@@ -63,9 +63,9 @@ class PlannedStep:
     """One kernel call to be. `taps` is the window or filter area; `layer` the module's name.
 
     `channel_groups` is a grouped convolution's count (1 for dense and ordinary convolutions);
-    `factor_of` the layer a low-rank factor stands for. `fixed_bytes` and `fixed_macs` are constants
-    and work that no width changes. A recurrent layer has `gates` x channels x (inputs + channels)
-    weights and uses each `times` times, once a step of time.
+    `factor_of` the layer a low-rank factor stands for. `fixed_bytes` are constants that
+    no width changes. A recurrent layer has `gates` x channels x (inputs + channels) weights and
+    uses each `times` times, once a step of time.
     """
 
     name: str
@@ -77,7 +77,6 @@ class PlannedStep:
     channel_groups: int = 1
     factor_of: str = ""
     fixed_bytes: int = 0
-    fixed_macs: int = 0
     gates: int = 0
     times: int = 1
 

@@ -21,6 +21,7 @@ from edgecompress.plan.choices import Choices, LayerOption
 from edgecompress.plan.cost import (
     CHANNEL_CONSTANT_BYTES,
     GATE_CONSTANT_BYTES,
+    SUMMING_OPS,
     arena_lifetimes,
     step_macs,
 )
@@ -292,11 +293,21 @@ class Program:
                 _add(rows[3], column, count * after)
         return rows
 
+    def summed(self) -> Expression:
+        """Additions of pooled means."""
+        total: Expression = {}
+        for step in self.network.steps:
+            if step.op in SUMMING_OPS:
+                for column, size in self.size(step.output).items():
+                    _add(total, column, size * step.taps)
+        return total
+
     def macs_row(self, limit: float | None, reward: float, macs_per_decoding: float) -> None:
         """The cap where there is one, decoding counted in; compute left unused is accuracy left
         unused: using the original's MACs is worth `reward` damage."""
         steps = [step for step in self.network.steps if step.op in LINEAR_OPS or step.gates]
         terms = _total(self.weights(step, macs=True) for step in steps)
+        _merge(terms, self.summed())
         if limit is not None:
             decoding = _total(self.decoding(step, macs_per_decoding) for step in steps)
             self.capped(_total([terms, decoding]), limit)

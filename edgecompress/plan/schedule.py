@@ -13,29 +13,30 @@ class Schedule:
     """Fine-tuning steps for a model of `REFERENCE_MACS`: lighter ones get more, heavier ones fewer.
 
     Steps follow the inverse of the MACs, so that an effort is about the same time for every model,
-    but a step of a light model costs more than its MACs say: no more than `_MOST_FINAL` and
-    `_MOST_JUDGE` times as many.
+    but a step of a light model costs more than its MACs say, so both have a most.
 
     Attributes:
         judge_steps: recovery of each candidate before it is judged; 80 rank plans well.
         final_steps: of the winner, from the start again.
-        least_steps: however heavy the model is.
+        most_final_steps: however light the model is.
+        least_steps: of either, however heavy it is.
         candidates: plans that are judged at most.
     """
 
     judge_steps: int
     final_steps: int
+    most_final_steps: int
     least_steps: int
     candidates: int
 
 
 REFERENCE_MACS = 3e7
-_MOST_FINAL, _MOST_JUDGE = 20 / 3, 8 / 3
+_MOST_JUDGE = 8 / 3
 
 _SCHEDULES: dict[Effort, Schedule] = {
-    "fast": Schedule(30, 240, 15, 4),
-    "balanced": Schedule(80, 1400, 40, 5),
-    "max": Schedule(120, 12_000, 80, 6),
+    "fast": Schedule(30, 220, 3200, 15, 4),
+    "balanced": Schedule(80, 1400, 9300, 40, 5),
+    "max": Schedule(120, 12_000, 80_000, 80, 6),
 }
 
 
@@ -48,6 +49,7 @@ def schedule_of(effort: Effort, macs: int) -> Schedule:
             schedule.least_steps, round(schedule.judge_steps * min(_MOST_JUDGE, share))
         ),
         final_steps=max(
-            schedule.least_steps, round(schedule.final_steps * min(_MOST_FINAL, share))
+            schedule.least_steps,
+            min(schedule.most_final_steps, round(schedule.final_steps * share)),
         ),
     )

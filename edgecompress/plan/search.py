@@ -10,7 +10,7 @@ gives the same Plan and the same Plan the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -263,48 +263,88 @@ class _Search:
         for _ in range(_PROPOSAL_ROUNDS):
             proposed = propose(problem, choices, names)
             candidates = proposed or [narrowest(problem, choices)]
+            tried: list[_Made] = []
             fitting: list[Candidate] = []
             self.progress.stage("Compile candidates", min(most, len(candidates)))
-            for candidate in candidates:
-                found, exact = self.made_to_fit(candidate, problem, choices)
-                self.progress.advance()
-                if found is not None and not any(found.same_as(other) for other in fitting):
+            for made in self.each_made(candidates, problem, choices):
+                tried.append(made)
+                found = replace(made.candidate, predicted=made.exact)
+                if made.fits and not any(found.same_as(other) for other in fitting):
                     fitting.append(found)
                 if len(fitting) == most:
                     break
             if fitting:
-                return problem, fitting
-            problem = learned_from(problem, candidates[-1], exact)
+                return tried[-1].for_the_next(problem), fitting
+            problem, exact = tried[-1].learned(), tried[-1].exact
             if not proposed:
                 raise explain_infeasible(problem, choices)
         raise realised_too_large(exact, problem)
 
-    def made_to_fit(
-        self, candidate: Candidate, problem: Problem, choices: Choices
-    ) -> tuple[Candidate | None, Prediction]:
-        """The candidate as it compiles, and the last compiler's answer.
+    def each_made(
+        self, candidates: Sequence[Candidate], problem: Problem, choices: Choices
+    ) -> Iterator[_Made]:
+        """One candidate after the other, told what those before it have shown of decoding."""
+        proposed_for = problem
+        for candidate in candidates:
+            again = None
+            if problem is not proposed_for and candidate.predicted.decoding_instructions:
+                again = _proposed(problem, choices, candidate.name)
+            made = self.made_to_fit(again or candidate, problem, choices)
+            self.progress.advance()
+            yield made
+            problem = made.for_the_next(problem)
+
+    def made_to_fit(self, candidate: Candidate, problem: Problem, choices: Choices) -> _Made:
+        """The candidate as it compiles.
 
         One that comes out too large is proposed again with what its own code has shown: the table
         cannot know which routines a mixture of storages brings along.
         """
-        exact = self.exact(candidate, problem.network)
+        made = _Made(candidate, problem, self.exact(candidate, problem.network))
         for _ in range(_REPAIRS):
-            if problem.fits_exactly(exact) or candidate.name not in NAMES:
+            if made.fits or candidate.name not in NAMES:
                 break
-            problem = learned_from(problem, candidate, exact)
-            again = [item for item in propose(problem, choices, [candidate.name])
-                     if item.name == candidate.name]  # fmt: skip
-            if not again:
-                return None, exact
-            candidate = again[0]
-            exact = self.exact(candidate, problem.network)
-        fits = problem.fits_exactly(exact)
-        return (replace(candidate, predicted=exact) if fits else None), exact
+            learned = made.learned()
+            again = _proposed(learned, choices, candidate.name)
+            if again is None:
+                break
+            made = _Made(again, learned, self.exact(again, learned.network))
+        return made
 
     def exact(self, candidate: Candidate, network: Network) -> Prediction:
         plan = _with(self.plan, candidate, network, 0)
         student = apply_plan(self.trainable, plan, self.calibration)
         return self.account.of(student, candidate.weights)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A candidate, the problem it was proposed for, and the compiler's account of it."""
+
+    candidate: Candidate
+    problem: Problem
+    exact: Prediction
+
+    @property
+    def fits(self) -> bool:
+        return self.problem.fits_exactly(self.exact)
+
+    def learned(self) -> Problem:
+        return learned_from(self.problem, self.candidate, self.exact)
+
+    def for_the_next(self, problem: Problem) -> Problem:
+        """Where time is limited, with what decoding takes: it is much the same in every mixture."""
+        known = (self.problem if self.fits else self.learned()).corrections
+        factor, timed = known.get(DECODING), problem.budget.latency_us is not None
+        if not timed or factor is None or factor == problem.corrections.get(DECODING):
+            return problem
+        return replace(problem, corrections={**problem.corrections, DECODING: factor})
+
+
+def _proposed(problem: Problem, choices: Choices, name: str) -> Candidate | None:
+    """One candidate; None where it is not possible."""
+    found = propose(problem, choices, [name])
+    return next((item for item in found if item.name == name), None)
 
 
 def learned_from(problem: Problem, candidate: Candidate, exact: Prediction) -> Problem:

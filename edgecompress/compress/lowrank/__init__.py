@@ -9,13 +9,21 @@
 With calibration data every one of them is fitted to the layer's outputs instead of its weights.
 """
 
-from edgecompress.compress.lowrank.bounds import factored_weights, largest_ranks, methods_of
+from edgecompress.compress.lowrank.bounds import (
+    Layer,
+    factored_macs,
+    factored_weights,
+    largest_ranks,
+    methods_of,
+)
 from edgecompress.compress.lowrank.factorize import FACTOR_ENDINGS, factorize, factors_of
 from edgecompress.compress.lowrank.ranks import choose_ranks, rank_for_energy, ranks_at_energies
 
 __all__ = [
     "FACTOR_ENDINGS",
+    "Layer",
     "choose_ranks",
+    "factored_macs",
     "factored_weights",
     "factorize",
     "factors_of",

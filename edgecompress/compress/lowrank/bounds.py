@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import nn
@@ -55,3 +56,23 @@ def factored_weights(layer: Layer, choice: LowRank) -> int:
     if choice.method == "cp":
         return first * (rows + columns + sum(side for side in (tall, wide) if side > 1))
     return first * (rows + columns)
+
+
+def factored_macs(layer: Layer, choice: LowRank, inputs: int, outputs: int) -> int:
+    """Multiply-accumulates of the factors; what strides on one axis alone counts as between both.
+
+    Args:
+        inputs, outputs: positions of the map the layer reads, and of the one it makes.
+    """
+    columns, rows = layer.weight.shape[:2]
+    tall, wide = layer.kernel_size if isinstance(layer, nn.Conv2d) else (1, 1)
+    between = math.isqrt(inputs * outputs)
+    first, *rest = choice.ranks
+    if choice.method == "tucker2":
+        core = first * rest[0] * tall * wide
+        return rows * first * inputs + (core + rest[0] * columns) * outputs
+    if choice.method == "spatial":
+        return first * (rows * tall * between + columns * wide * outputs)
+    if choice.method == "cp":
+        return first * (rows * inputs + tall * between + (wide + columns) * outputs)
+    return first * (rows + columns) * outputs

@@ -16,6 +16,7 @@ with weights packed in the order it reads them.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -125,3 +126,24 @@ class Generator(Protocol):
             constants: the step's constant arguments in `kernel.compute`'s order.
         """
         ...
+
+
+class Remembered:
+    """A generator that keeps its last answer: another may build on the very kernels it offered."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._asked: tuple[Kernel, tuple[np.ndarray, ...]] | None = None
+        self._answer: list[Implementation] = []
+
+    def implement(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> list[Implementation]:
+        if not self._is_last(kernel, constants):
+            self._answer = self._generator.implement(kernel, constants)
+            self._asked = (kernel, constants)
+        return self._answer
+
+    def _is_last(self, kernel: Kernel, constants: tuple[np.ndarray, ...]) -> bool:
+        if self._asked is None or self._asked[0] != kernel:
+            return False
+        asked = self._asked[1]
+        return len(asked) == len(constants) and all(map(operator.is_, asked, constants))

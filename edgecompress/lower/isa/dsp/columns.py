@@ -16,14 +16,16 @@ are gathered byte by byte into a row of scratch at the image's border, and elsew
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from edgecompress.lower.isa.dsp.add import SUM_WORDS, AddRoutine
 from edgecompress.lower.isa.dsp.asm import cycles, instruction_count, routine, written_once
 from edgecompress.lower.isa.dsp.tile import Tile
-from edgecompress.lower.kernels.conv2d import Conv2D
+from edgecompress.lower.kernels.conv2d import Conv2D, Window
 
 # stack: 0 input, 4 constants, 8 columns, 12 output, 16 group's pixel, 20 pixel, 24 stream,
 # 28 groups left, 32 column, 36 row's start, 40 row, 44 runs left, 48 what is added
@@ -280,17 +282,17 @@ class Columns:
     def work(self, kernel: Conv2D, runs: Runs) -> tuple[int, int]:
         """(instructions, cycles) of one layer without the tiles."""
         size, groups = self.tile.pixels, kernel.groups
-        starts = group_starts(int(np.prod(kernel.window.output_size)), size)
-        pixels = (starts[:, None] + np.arange(size)).reshape(-1)
-        rows, inside, touched = _trips(kernel, runs, pixels)
+        calls = -(-math.prod(kernel.window.output_size) // size)
+        pixels = calls * size
+        rows, inside, touched = _trips(kernel.window, runs, size)
         per_word = self._word() * self.unroll + ["cmp r0, r1", "bne.n 7b"]
         total_words = rows * runs.words
         fill_loop = ["str r2, [r7, #4]", "str r2, [r7], #8", "subs r1, #1", "bne.n 19b"]
         parts = [
             ([*self._prologue(), *self._end()], groups),
-            ([*self._group(), *self._call()], groups * len(starts)),
-            ([*self._pixel(), *self._pixel_end()], groups * len(pixels)),
-            (self._run(), groups * len(pixels) * runs.per_row),
+            ([*self._group(), *self._call()], groups * calls),
+            ([*self._pixel(), *self._pixel_end()], groups * pixels),
+            (self._run(), groups * pixels * runs.per_row),
             (self._row_end()[:4], groups * rows),
         ]
         row = [line for line in self._row() if line not in self._word()]
@@ -315,9 +317,11 @@ def group_starts(pixels: int, size: int) -> np.ndarray:
     return np.minimum(np.arange(0, pixels, size), pixels - size)
 
 
-def _trips(kernel: Conv2D, runs: Runs, pixels: np.ndarray) -> tuple[int, int, int]:
+@lru_cache(maxsize=1 << 10)
+def _trips(window: Window, runs: Runs, size: int) -> tuple[int, int, int]:
     """Over all windows: runs, words of them inside the image, and runs that touch its border."""
-    window = kernel.window
+    starts = group_starts(math.prod(window.output_size), size)
+    pixels = (starts[:, None] + np.arange(size)).reshape(-1)
     _, height, width, _ = window.input_shape
     rows = pixels // window.output_size[1] * window.strides[0] - window.padding[0]
     columns = pixels % window.output_size[1] * window.strides[1] - window.padding[1]

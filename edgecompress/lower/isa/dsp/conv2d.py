@@ -48,8 +48,9 @@ class Conv2DGenerator:
         for form in forms(conv.requantize, packed, bias):
             offered += tiles(form, conv.requantize, pixels, outputs)
         return [
-            _implementation(columns, kernel, conv, (packed, bias, multiplier))
+            _implementation(columns, kernel, conv, stream)
             for tile in offered
+            for stream in [tile.stream(packed, bias, multiplier, conv.groups)]
             for columns in _columns(tile, conv, kernel)
         ]
 
@@ -92,9 +93,8 @@ def _implementation(
     columns: Columns,
     kernel: Conv2D | Conv2DAdd,
     conv: Conv2D,
-    arrays: tuple[np.ndarray, ...],
+    stream: np.ndarray,
 ) -> Implementation:
-    packed, bias, multiplier = arrays
     runs, tile = Runs.of(conv), columns.tile
     quads, outputs = runs.quads(conv), conv.output_channels // conv.groups
     starts = group_starts(int(np.prod(conv.window.output_size)), tile.pixels)
@@ -120,7 +120,7 @@ def _implementation(
         )
         assembly[columns.sums.symbol] = columns.sums.text
     header_words, turns = sum(map(len, constant)), -(-outputs // 2) * conv.groups
-    constant.append(tile.stream(packed, bias, multiplier, conv.groups))
+    constant.append(stream)
     return Implementation(
         symbol=columns.symbol,
         constants=(np.concatenate(constant),),

@@ -16,16 +16,20 @@ from edgecompress.lower.isa.dsp.other_depthwise import OtherDepthwiseGenerator
 from edgecompress.lower.isa.dsp.packed4_dense import Packed4DenseGenerator
 from edgecompress.lower.isa.dsp.pointwise import PointwiseGenerator
 from edgecompress.lower.isa.dsp.pooling import PoolGenerator
-from edgecompress.lower.isa.interface import Generator
+from edgecompress.lower.isa.interface import Generator, Remembered
+
+_CONV2D, _POINTWISE, _DENSE = map(
+    Remembered, (Conv2DGenerator(), PointwiseGenerator(), DenseGenerator())
+)
 
 GENERATORS: tuple[Generator, ...] = (
-    Conv2DGenerator(),
+    _CONV2D,
     FirstLayerGenerator(),
-    PointwiseGenerator(),
+    _POINTWISE,
     NarrowGenerator(),
-    DenseGenerator(),
+    _DENSE,
     Packed4DenseGenerator(),
-    DecodedGenerator(Conv2DGenerator(), PointwiseGenerator(), DenseGenerator()),
+    DecodedGenerator(_CONV2D, _POINTWISE, _DENSE),
     OtherDepthwiseGenerator(DepthwiseGenerator()),
     DilatedDepthwiseGenerator(),
     AddGenerator(),

@@ -27,6 +27,7 @@ of the unrolled loop, which is entered in the middle.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -97,6 +98,10 @@ class Tile:
 
     def work(self, quads: int, channels: int) -> tuple[int, int]:
         """(instructions, cycles) of one call with 4 * quads inputs."""
+        return _work(self, quads, channels)
+
+    def parts(self, quads: int, channels: int) -> list[tuple[list[str], int]]:
+        """What one such call runs: lines, and how often."""
         loops, turns = -(-quads // self.unroll), -(-channels // self.channels)
         parts = [
             ([*self._prologue(), *self._end()], 1),
@@ -107,10 +112,7 @@ class Tile:
         if self.odd:  # the last pair leaves before its second stores
             stores = self._stores()
             parts.append((stores[stores.index("beq.n 6f") + 1 :], -1))
-        return (
-            sum(instruction_count(lines) * times for lines, times in parts),
-            sum(cycles(lines) * times for lines, times in parts),
-        )
+        return parts
 
     @property
     def _first(self) -> list[str]:
@@ -303,6 +305,15 @@ class Tile:
         words = words.reshape(len(quads), -1)
         rows = np.concatenate([bias, words, multiplier.reshape(-1, self.channels)], axis=1)
         return (rows & 0xFFFFFFFF).astype(np.uint32).view(np.int32).reshape(-1)
+
+
+@lru_cache(maxsize=1 << 12)
+def _work(tile: Tile, quads: int, channels: int) -> tuple[int, int]:
+    parts = tile.parts(quads, channels)
+    return (
+        sum(instruction_count(lines) * times for lines, times in parts),
+        sum(cycles(lines) * times for lines, times in parts),
+    )
 
 
 def with_partners(array: np.ndarray, groups: int) -> np.ndarray:
