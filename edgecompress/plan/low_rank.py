@@ -30,7 +30,7 @@ from edgecompress.plan.network import Network
 from edgecompress.plan.storage import decoding_instructions, stored_bytes
 from edgecompress.records import LowRank, Prediction, WeightStorage
 
-_LEAST_LOSS, _MOST_LOSS, _RUNGS = 0.0005, 0.12, 96
+_LEAST_LOSS, _MOST_LOSS, _RUNGS = 0.0005, 0.25, 96
 """Energy lost at either end: above that, recovery takes longer than candidates are given."""
 _PREVIEWS = 6
 _CHANNEL_BYTES = 8
@@ -219,13 +219,15 @@ def _highest(
     limit = problem.macs_limit()
     macs = math.inf if limit is None else limit
     too_high, fitting, best, enough_ram = known.full, len(rungs), None, True
-    for _ in range(_PREVIEWS):
+    for preview in range(_PREVIEWS):
         hopeful = (
             at
             for at in range(too_high + 1, fitting)
             if rungs[at].bytes + known.bytes <= flash and rungs[at].macs + known.macs <= macs
         )
         at = next(hopeful, None)
+        if at is None and preview == 0 and too_high < fitting - 1:
+            at = fitting - 1  # what is expected may be wrong: the thinnest factors show by how much
         if at is None:
             break
         if not enough_ram:

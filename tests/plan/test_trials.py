@@ -172,7 +172,8 @@ def test_accuracies_the_samples_cannot_tell_apart_are_decided_by_divergence(foun
 
 
 def test_the_smallest_of_equals_is_taken_where_bytes_are_what_is_left_to_win():
-    found = [top1(90, 0.1), top1(89.5, 0.2), top1(89.5, 0.3), top1(88, 0.4)]
+    # 90 % of 1000 samples: two standard errors are 1.9 points
+    found = [top1(90, 0.1), top1(88.5, 0.2), top1(88.5, 0.3), top1(88, 0.4)]
     assert best_of(found, 1000, [1.0, 0.8, 0.9, 0.1]) == 1
     assert best_of(found, 1000, [1.0, 0.9, 0.9, 0.1]) == 1
     assert best_of(found, 1_000_000, [1.0, 0.8, 0.9, 0.1]) == 0
