@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from edgecompress.compress.batchnorm import reestimate
-from edgecompress.compress.lowrank import factorize
+from edgecompress.compress.lowrank import Moments, factorize
 from edgecompress.compress.prune import prune
 from edgecompress.compress.quantize.storage import storage_of_layers
 from edgecompress.compress.sparsify import sparsify
@@ -15,7 +17,12 @@ from edgecompress.records import Plan
 
 
 def apply_plan(
-    trainable: Trainable, plan: Plan, calibration: torch.Tensor, *, repaired: bool = False
+    trainable: Trainable,
+    plan: Plan,
+    calibration: torch.Tensor,
+    *,
+    repaired: bool = False,
+    moments: Mapping[str, Moments] | None = None,
 ) -> Trainable:
     """Prune to the plan's widths, factorize what is left, then zero the weights of sparse layers;
     or, where the plan says so, put an untrained student in the model's place.
@@ -31,6 +38,7 @@ def apply_plan(
     Args:
         calibration: [N, ...] float32 inputs.
         repaired: least-squares repair of the layers behind pruned channels, see `repair`.
+        moments: `observe_all`'s of this model on `calibration`, used where nothing is pruned.
 
     Raises:
         BadInput: the plan names a group, layer, width, rank or sparsity this model does not have.
@@ -42,7 +50,9 @@ def apply_plan(
         pruned = prune(compressed, plan.widths, calibration=calibration, repaired=repaired)
         compressed = reestimate(pruned, calibration)
     if plan.low_rank:
-        compressed = reestimate(factorize(compressed, plan.low_rank, calibration), calibration)
+        known = None if plan.widths else moments
+        factorized = factorize(compressed, plan.low_rank, calibration, known)
+        compressed = reestimate(factorized, calibration)
     sparsity = {
         layer: storage.sparsity
         for layer, storage in storage_of_layers(compressed.graph, plan.weights).items()

@@ -11,7 +11,7 @@ found a plan that keeps less than a tenth of the weight bytes, only students com
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 
 from edgecompress.compress.apply import apply_plan
 from edgecompress.compress.finetune import Task
+from edgecompress.compress.lowrank import Moments, observe_all
 from edgecompress.compress.student import output_count
 from edgecompress.errors import BadInput, DoesNotFit
 from edgecompress.model.answers import check_answers
@@ -184,10 +185,12 @@ class _LastResort:
     calibration: torch.Tensor
     smallest: tuple[str, Prediction] | None = None
 
-    def compiled(self, name: str, **chosen: Any) -> Plan:
+    def compiled(
+        self, name: str, moments: Mapping[str, Moments] | None = None, **chosen: Any
+    ) -> Plan:
         """The empty plan with these choices and the compiler's account of it."""
         plan = self.plan.model_copy(update=chosen)
-        model = apply_plan(self.trainable, plan, self.calibration)
+        model = apply_plan(self.trainable, plan, self.calibration, moments=moments)
         predicted = self.account.of(model, dict(plan.weights))
         if self.smallest is None or predicted.flash_bytes < self.smallest[1].flash_bytes:
             self.smallest = (name, predicted)
@@ -196,10 +199,11 @@ class _LastResort:
     def compressed(self) -> Iterator[tuple[str, Plan]]:
         """Factorized, and thinned in every storage that makes weights smaller here."""
         formats = encoded_formats(self.problem.profile, _STORAGES)
+        moments = observe_all(self.trainable, self.calibration)
         factorized = low_rank_candidates(
-            self.trainable, self.calibration, self.problem, self.plan.predicted, formats,
+            self.trainable, moments, self.problem, self.plan.predicted, formats,
             lambda item: self.compiled(
-                LOW_RANK, low_rank=item.low_rank, weights=item.weights
+                LOW_RANK, moments, low_rank=item.low_rank, weights=item.weights
             ).predicted,
         )  # fmt: skip
         for candidate in islice(factorized, 1):

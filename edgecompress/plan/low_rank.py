@@ -12,9 +12,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
-from edgecompress.compress.lowrank import Layer, factored_macs, factored_weights, ranks_at_energies
+from edgecompress.compress.lowrank import (
+    Layer,
+    Moments,
+    factored_macs,
+    factored_weights,
+    ranks_at_energies,
+)
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.candidates import (
     LOW_RANK,
@@ -122,7 +126,7 @@ def _weights(layer: Layer, choice: LowRank | None) -> int:
 
 def low_rank_candidates(
     trainable: Trainable,
-    calibration: torch.Tensor,
+    moments: Mapping[str, Moments],
     problem: Problem,
     whole: Prediction,
     storages: Sequence[WeightStorage],
@@ -135,14 +139,14 @@ def low_rank_candidates(
     `candidates.bytes_worth_saving`, and there is no such candidate if the image does not shrink.
 
     Args:
-        calibration: [N, ...] float32 inputs.
+        moments: `observe_all`'s of this model.
         whole: the account of the model as it is.
         storages: what makes weights smaller on this device; only int4 is considered.
         exact: the compiler's account of a candidate.
     """
     ratio = (_MOST_LOSS / _LEAST_LOSS) ** (1 / (_RUNGS - 1))
     energies = [1 - _LEAST_LOSS * ratio**rung for rung in range(_RUNGS)]
-    ladder = ranks_at_energies(trainable, energies, calibration)
+    ladder = ranks_at_energies(trainable, energies, moments)
     layers = _Layers.of(trainable, ladder[-1], problem)
     gaining = [_gaining(layers, chosen) for chosen in ladder]
     if not any(gaining):

@@ -10,7 +10,7 @@ gives the same Plan and the same Plan the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from edgecompress.compress.apply import apply_plan
 from edgecompress.compress.finetune import distill, user_metric
 from edgecompress.compress.groups import ChannelGroup, find_groups
+from edgecompress.compress.lowrank import Moments, observe_all
 from edgecompress.model.data import Splits
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.account import Account, as_report
@@ -177,9 +178,10 @@ class _Search:
         if LOW_RANK in names:
             self.progress.stage("Compile low rank", 1)
             whole = self.plan.predicted
+            moments = observe_all(self.trainable, self.calibration)
             factorized = low_rank_candidates(
-                self.trainable, self.calibration, problem, whole,
-                encoded_formats(problem.profile), lambda item: self.exact(item, network),
+                self.trainable, moments, problem, whole,
+                encoded_formats(problem.profile), lambda item: self.exact(item, network, moments),
             )  # fmt: skip
             candidates += islice(factorized, 2 if problem.compute_binds(whole) else 1)
         named = [
@@ -311,9 +313,14 @@ class _Search:
             made = _Made(again, learned, self.exact(again, learned.network))
         return made
 
-    def exact(self, candidate: Candidate, network: Network) -> Prediction:
+    def exact(
+        self,
+        candidate: Candidate,
+        network: Network,
+        moments: Mapping[str, Moments] | None = None,
+    ) -> Prediction:
         plan = _with(self.plan, candidate, network, 0)
-        student = apply_plan(self.trainable, plan, self.calibration)
+        student = apply_plan(self.trainable, plan, self.calibration, moments=moments)
         return self.account.of(student, candidate.weights)
 
 

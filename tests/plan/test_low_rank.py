@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecompress.compress.lowrank import choose_ranks, ranks_at_energies
+from edgecompress.compress.lowrank import choose_ranks, factorize, observe_all, ranks_at_energies
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.candidates import LOW_RANK, LOW_RANK_INT4, UNIFORM, Problem, int4_layers
@@ -102,7 +102,7 @@ def test_where_compute_binds_its_largest_layers_in_four_bits_compete(as_trainabl
     whole = problem.predict({})
     assert problem.compute_binds(whole)
     int8, int4 = low_rank_candidates(
-        net, x, problem, whole, (WeightStorage(format="int4"),),
+        net, observe_all(net, x), problem, whole, (WeightStorage(format="int4"),),
         lambda item: problem.predict(item.widths, item.low_rank, item.weights),
     )  # fmt: skip
     assert (int8.name, int4.name) == (LOW_RANK, LOW_RANK_INT4)
@@ -123,6 +123,15 @@ def test_it_is_not_proposed_where_no_layer_gains_enough_by_it(residual, splits):
 def test_a_ladder_of_energies_chooses_what_each_energy_alone_does(residual, splits):
     x = torch.from_numpy(splits.train.x[:64])
     energies = (0.999, 0.95, 0.6)
-    assert ranks_at_energies(residual, energies, x) == [
+    assert ranks_at_energies(residual, energies, observe_all(residual, x)) == [
         choose_ranks(residual, energy, calibration=x) for energy in energies
     ]
+
+
+def test_moments_taken_of_all_layers_at_once_give_the_same_factors(residual, splits):
+    x = torch.from_numpy(splits.train.x[:64])
+    for chosen in ranks_at_energies(residual, (0.95, 0.6), observe_all(residual, x)):
+        assert chosen
+        once = factorize(residual, chosen, x, observe_all(residual, x)).graph
+        each = factorize(residual, chosen, x).graph
+        assert all(map(torch.equal, once.parameters(), each.parameters()))

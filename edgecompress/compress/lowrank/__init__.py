@@ -17,11 +17,18 @@ from edgecompress.compress.lowrank.bounds import (
     methods_of,
 )
 from edgecompress.compress.lowrank.factorize import FACTOR_ENDINGS, factorize, factors_of
-from edgecompress.compress.lowrank.ranks import choose_ranks, rank_for_energy, ranks_at_energies
+from edgecompress.compress.lowrank.moments import Moments
+from edgecompress.compress.lowrank.ranks import (
+    choose_ranks,
+    observe_all,
+    rank_for_energy,
+    ranks_at_energies,
+)
 
 __all__ = [
     "FACTOR_ENDINGS",
     "Layer",
+    "Moments",
     "choose_ranks",
     "factored_macs",
     "factored_weights",
@@ -29,6 +36,7 @@ __all__ = [
     "factors_of",
     "largest_ranks",
     "methods_of",
+    "observe_all",
     "rank_for_energy",
     "ranks_at_energies",
 ]

@@ -25,7 +25,10 @@ FITTED_TO_PATCHES = frozenset({"spatial", "cp"})
 
 
 def factorize(
-    trainable: Trainable, low_rank: Mapping[str, LowRank], calibration: torch.Tensor | None = None
+    trainable: Trainable,
+    low_rank: Mapping[str, LowRank],
+    calibration: torch.Tensor | None = None,
+    moments: Mapping[str, Moments] | None = None,
 ) -> Trainable:
     """Replaces each named layer by its factors `<layer>_first`, ..., `<layer>_last`.
 
@@ -35,15 +38,17 @@ def factorize(
     Args:
         low_rank: layer name -> method and ranks.
         calibration: [N, ...] float32 inputs, or None to approximate the weights alone.
+        moments: of at least these layers on `calibration`, where they are known already.
 
     Raises:
         BadInput: no such layer, a method the layer cannot take, or a rank out of range.
     """
     layers = {name: _checked_layer(trainable, name, low_rank[name]) for name in low_rank}
-    moments: dict[str, Moments] = {}
-    if calibration is not None and layers:
-        fitted = {name for name, choice in low_rank.items() if choice.method in FITTED_TO_PATCHES}
-        moments = observe(trainable.graph, layers, calibration, with_patches=frozenset(fitted))
+    if moments is None:
+        moments = {}
+        if calibration is not None and layers:
+            fitted = {name for name, one in low_rank.items() if one.method in FITTED_TO_PATCHES}
+            moments = observe(trainable.graph, layers, calibration, with_patches=frozenset(fitted))
     graph = copy.deepcopy(trainable.graph)
     for name, layer in layers.items():
         _replace(graph, name, factors_of(layer, low_rank[name], moments.get(name)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -76,7 +76,7 @@ def choose_ranks(
     if rank is not None and rank < 1:
         raise BadInput(f"A rank of {rank} is out of range; give at least 1.")
     found = _candidates(trainable, layers)
-    moments = _observed(trainable, found, method, calibration)
+    moments = {} if calibration is None else _observed(trainable, found, method, calibration)
     chosen: dict[str, LowRank] = {}
     for name, layer in found.items():
         choices = [
@@ -93,16 +93,15 @@ def choose_ranks(
 
 
 def ranks_at_energies(
-    trainable: Trainable, energies: Sequence[float], calibration: torch.Tensor
+    trainable: Trainable, energies: Sequence[float], moments: Mapping[str, Moments]
 ) -> list[dict[str, LowRank]]:
-    """`choose_ranks` at each of the energies; the data are looked at and decomposed only once.
+    """`choose_ranks` at each of the energies; every layer is decomposed only once.
 
     Args:
         energies: each above 0 and at most 1.
-        calibration: [N, ...] float32 inputs, to keep energy of the outputs.
+        moments: `observe_all`'s, to keep energy of the outputs.
     """
     found = _candidates(trainable, None)
-    moments = _observed(trainable, found, None, calibration)
     spectra: dict[tuple[str, LowRankMethod], tuple[torch.Tensor, ...]] = {
         (name, method): _spectra(layer, method, moments[name])
         for name, layer in found.items()
@@ -123,13 +122,22 @@ def ranks_at_energies(
     return chosen
 
 
+def observe_all(trainable: Trainable, calibration: torch.Tensor) -> dict[str, Moments]:
+    """Moments of every layer that takes a factorization, with all that any method but cp asks for.
+
+    Args:
+        calibration: [N, ...] float32 inputs.
+    """
+    return _observed(trainable, _candidates(trainable, None), None, calibration)
+
+
 def _observed(
     trainable: Trainable,
     found: dict[str, Layer],
     method: LowRankMethod | None,
-    calibration: torch.Tensor | None,
+    calibration: torch.Tensor,
 ) -> dict[str, Moments]:
-    if calibration is None or not found:
+    if not found:
         return {}
     convolutions = {name for name, layer in found.items() if "spatial" in methods_of(layer)}
     fitted = convolutions if method is None or method in FITTED_TO_PATCHES else set()
