@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from small_networks import NETWORKS, Branches, Mobile, Residual, seeded, trainable
 from torch import nn
 
-from edgecompress.compress.quantize import QuantizeOptions, evaluate_deployable, quantize
+from edgecompress.compress.quantize import QuantizeOptions, evaluate_deployable, observe, quantize
 from edgecompress.errors import BadData, UnsupportedOperators
 from edgecompress.model.data import Dataset
 from edgecompress.model.reference import run_onnx
@@ -127,6 +127,24 @@ def test_zero_padding_becomes_the_convolutions_own() -> None:
     pads = onnx.helper.get_node_attr_value(islands.named("stem"), "pads")
     assert list(pads) == [0, 0, 1, 1]
     assert not islands.of_type("Pad")
+
+
+@pytest.mark.parametrize(("room_bytes", "again"), [(0, 136), (5_000_000, 72)])
+def test_scales_do_not_depend_on_how_many_tensors_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch, room_bytes: int, again: int
+) -> None:
+    samples, seen = np.concatenate([X, 3 * X[:40]]), []
+    whole = quantize(seeded(Branches), samples, name="small")
+
+    def run(self: observe._Recorder, batch: torch.Tensor) -> object:
+        seen.append(len(batch))
+        return super(observe._Recorder, self).run(batch)
+
+    monkeypatch.setattr(observe._Recorder, "run", run)
+    monkeypatch.setattr(observe, "_KEPT_BYTES", room_bytes)
+    assert quantize(seeded(Branches), samples, name="small") == whole
+    assert seen[:3] == [64, 64, 8]
+    assert sum(seen[3:]) == again
 
 
 @pytest.mark.parametrize("observer", ["mse", "minmax"])

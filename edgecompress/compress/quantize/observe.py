@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from edgecompress.compress.quantize.ranges import choose
 from edgecompress.compress.quantize.sharing import Sharing
 
 _BINS = 2048
+_KEPT_BYTES = 1 << 28
+"""Of tensors from the first pass over calibration data: 256 MiB."""
 
 
 def observe(
@@ -32,9 +35,10 @@ def observe(
     Args:
         calibration: [N, ...] float32.
     """
-    ranges = _ranges(graph, sharing, calibration)
     clips = options.observer != "minmax"
-    histograms = _histograms(graph, sharing, calibration, ranges) if clips else {}
+    first = _FirstPass(room_bytes=_KEPT_BYTES if clips else 0)
+    ranges = first.ranges(graph, sharing, calibration)
+    histograms = _histograms(graph, sharing, calibration, ranges, first) if clips else {}
     result: dict[torch.fx.Node, Affine] = {}
     fixed = _whole_range_owners(sharing)
     bits, symmetric = options.activation_bits, options.symmetric_activations
@@ -81,23 +85,44 @@ class _Recorder(torch.fx.Interpreter):
         return value
 
 
-def _run(recorder: _Recorder, calibration: np.ndarray) -> None:
-    with torch.no_grad():
-        for batch in torch.from_numpy(np.ascontiguousarray(calibration, np.float32)).split(64):
-            recorder.run(batch)
+def _batches(calibration: np.ndarray) -> tuple[torch.Tensor, ...]:
+    return torch.from_numpy(np.ascontiguousarray(calibration, np.float32)).split(64)
 
 
-def _ranges(
-    graph: torch.fx.GraphModule, sharing: Sharing, calibration: np.ndarray
-) -> dict[torch.fx.Node, tuple[float, float]]:
-    ranges: dict[torch.fx.Node, tuple[float, float]] = {}
+@dataclass
+class _FirstPass:
+    """Finds ranges and keeps what the first batches' tensors held, as far as there is room: a
+    second pass, for the histograms, is then for the other samples only."""
 
-    def see(owner: torch.fx.Node, value: torch.Tensor) -> None:
-        low, high = ranges.get(owner, (0.0, 0.0))
-        ranges[owner] = min(low, value.min().item()), max(high, value.max().item())
+    room_bytes: int
+    values: list[tuple[torch.fx.Node, torch.Tensor]] = field(default_factory=list)
+    samples: int = 0
 
-    _run(_Recorder(graph, sharing, see), calibration)
-    return ranges
+    def ranges(
+        self, graph: torch.fx.GraphModule, sharing: Sharing, calibration: np.ndarray
+    ) -> dict[torch.fx.Node, tuple[float, float]]:
+        ranges: dict[torch.fx.Node, tuple[float, float]] = {}
+        keeping = self.room_bytes > 0
+        made: list[tuple[torch.fx.Node, torch.Tensor]] = []
+
+        def see(owner: torch.fx.Node, value: torch.Tensor) -> None:
+            low, high = ranges.get(owner, (0.0, 0.0))
+            ranges[owner] = min(low, value.min().item()), max(high, value.max().item())
+            if keeping:
+                made.append((owner, value.clone()))  # a later layer may work in place
+
+        recorder = _Recorder(graph, sharing, see)
+        with torch.no_grad():
+            for batch in _batches(calibration):
+                recorder.run(batch)
+                size = sum(value.nbytes for _, value in made)
+                keeping = keeping and size <= self.room_bytes
+                if keeping:
+                    self.room_bytes -= size
+                    self.values += made
+                    self.samples += len(batch)
+                made.clear()
+        return ranges
 
 
 def _histograms(
@@ -105,6 +130,7 @@ def _histograms(
     sharing: Sharing,
     calibration: np.ndarray,
     ranges: dict[torch.fx.Node, tuple[float, float]],
+    first: _FirstPass,
 ) -> dict[torch.fx.Node, np.ndarray]:
     histograms: dict[torch.fx.Node, np.ndarray] = {}
 
@@ -115,5 +141,11 @@ def _histograms(
         counts = torch.histc(value.float(), _BINS, low, high).double().numpy()
         histograms[owner] = histograms.get(owner, 0) + counts
 
-    _run(_Recorder(graph, sharing, see), calibration)
+    for owner, value in first.values:
+        see(owner, value)
+    recorder = _Recorder(graph, sharing, see)
+    with torch.no_grad():
+        for batch in _batches(calibration[first.samples :]):
+            if len(batch):
+                recorder.run(batch)
     return histograms
