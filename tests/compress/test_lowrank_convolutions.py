@@ -12,8 +12,10 @@ from torch import nn
 
 from edgecompress.compress.lowrank import (
     choose_ranks,
+    factored_macs,
     factored_weights,
     factorize,
+    factors_of,
     methods_of,
     rank_for_energy,
 )
@@ -169,6 +171,20 @@ def test_factored_weights_counts_what_is_made(method: str) -> None:
         if name.startswith("layer_") and isinstance(module, nn.Conv2d)
     )
     assert made == factored_weights(before.graph.get_submodule("layer"), choice)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("method", ["svd", "tucker2", "spatial", "cp"])
+def test_factored_macs_counts_what_runs(method: str, stride: int) -> None:
+    size = 1 if method == "svd" else 3
+    layer = nn.Conv2d(8, 12, size, stride=stride, padding=size // 2)
+    choice = LowRank(method=method, ranks=(3, 5) if method == "tucker2" else (3,))
+    factors = [factor for _, factor in factors_of(layer, choice, None)]
+    x, ran = torch.zeros(1, 8, 16, 16), 0
+    for factor in factors:
+        x = factor(x)
+        ran += factor.weight.numel() * x.shape[2] * x.shape[3]
+    assert ran == factored_macs(layer, choice, 16 * 16, x.shape[2] * x.shape[3])
 
 
 def test_a_kernel_of_one_row_has_no_vertical_part() -> None:
