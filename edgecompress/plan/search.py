@@ -30,8 +30,9 @@ from edgecompress.plan.cost import Corrections, corrections_from, evaluate
 from edgecompress.plan.explain import explain_infeasible, realised_too_large
 from edgecompress.plan.formats import encoded_formats
 from edgecompress.plan.front import same_choice
-from edgecompress.plan.latency import DECODING, time_correction
+from edgecompress.plan.latency import time_correction
 from edgecompress.plan.low_rank import LOW_RANK, low_rank_candidates
+from edgecompress.plan.made import Made, proposed_alone
 from edgecompress.plan.network import Network, read_network
 from edgecompress.plan.schedule import Effort, schedule_of
 from edgecompress.plan.scores import Scorer, best_of
@@ -265,7 +266,7 @@ class _Search:
         for _ in range(_PROPOSAL_ROUNDS):
             proposed = propose(problem, choices, names)
             candidates = proposed or [narrowest(problem, choices)]
-            tried: list[_Made] = []
+            tried: list[Made] = []
             fitting: list[Candidate] = []
             self.progress.stage("Compile candidates", min(most, len(candidates)))
             for made in self.each_made(candidates, problem, choices):
@@ -284,33 +285,33 @@ class _Search:
 
     def each_made(
         self, candidates: Sequence[Candidate], problem: Problem, choices: Choices
-    ) -> Iterator[_Made]:
+    ) -> Iterator[Made]:
         """One candidate after the other, told what those before it have shown of decoding."""
         proposed_for = problem
         for candidate in candidates:
             again = None
             if problem is not proposed_for and candidate.predicted.decoding_instructions:
-                again = _proposed(problem, choices, candidate.name)
+                again = proposed_alone(problem, choices, candidate.name)
             made = self.made_to_fit(again or candidate, problem, choices)
             self.progress.advance()
             yield made
             problem = made.for_the_next(problem)
 
-    def made_to_fit(self, candidate: Candidate, problem: Problem, choices: Choices) -> _Made:
+    def made_to_fit(self, candidate: Candidate, problem: Problem, choices: Choices) -> Made:
         """The candidate as it compiles.
 
         One that comes out too large is proposed again with what its own code has shown: the table
         cannot know which routines a mixture of storages brings along.
         """
-        made = _Made(candidate, problem, self.exact(candidate, problem.network))
+        made = Made(candidate, problem, self.exact(candidate, problem.network))
         for _ in range(_REPAIRS):
             if made.fits or candidate.name not in NAMES:
                 break
             learned = made.learned()
-            again = _proposed(learned, choices, candidate.name)
+            again = proposed_alone(learned, choices, candidate.name)
             if again is None:
                 break
-            made = _Made(again, learned, self.exact(again, learned.network))
+            made = Made(again, learned, self.exact(again, learned.network))
         return made
 
     def exact(
@@ -322,46 +323,6 @@ class _Search:
         plan = _with(self.plan, candidate, network, 0)
         student = apply_plan(self.trainable, plan, self.calibration, moments=moments)
         return self.account.of(student, candidate.weights)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A candidate, the problem it was proposed for, and the compiler's account of it."""
-
-    candidate: Candidate
-    problem: Problem
-    exact: Prediction
-
-    @property
-    def fits(self) -> bool:
-        return self.problem.fits_exactly(self.exact)
-
-    def learned(self) -> Problem:
-        return learned_from(self.problem, self.candidate, self.exact)
-
-    def for_the_next(self, problem: Problem) -> Problem:
-        """Where time is limited, with what decoding takes: it is much the same in every mixture."""
-        known = (self.problem if self.fits else self.learned()).corrections
-        factor, timed = known.get(DECODING), problem.budget.latency_us is not None
-        if not timed or factor is None or factor == problem.corrections.get(DECODING):
-            return problem
-        return replace(problem, corrections={**problem.corrections, DECODING: factor})
-
-
-def _proposed(problem: Problem, choices: Choices, name: str) -> Candidate | None:
-    """One candidate; None where it is not possible."""
-    found = propose(problem, choices, [name])
-    return next((item for item in found if item.name == name), None)
-
-
-def learned_from(problem: Problem, candidate: Candidate, exact: Prediction) -> Problem:
-    """The problem with the table corrected by what a candidate really compiles to."""
-    guessed = candidate.predicted
-    learned = corrections_from(guessed, as_report(exact), problem.corrections)
-    if guessed.decoding_instructions and exact.decoding_instructions:
-        factor = exact.decoding_instructions / guessed.decoding_instructions
-        learned[DECODING] = factor * learned.get(DECODING, 1.0)
-    return replace(problem, corrections=learned)
 
 
 class _MeasureKey(Record):

@@ -10,8 +10,8 @@ from edgecompress.compress.groups import find_groups
 from edgecompress.plan.candidates import Candidate, Problem, first_limits, optimum, propose
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.code_size import code_table
+from edgecompress.plan.made import learned_from
 from edgecompress.plan.network import read_network
-from edgecompress.plan.search import learned_from
 from edgecompress.plan.solve import Limits, solve
 from edgecompress.records import Budget, LowRank, WeightStorage
 from edgecompress.target import load_target
