@@ -9,13 +9,20 @@ from torch import nn
 from edgecompress.compress.lowrank import choose_ranks, factorize, observe_all, ranks_at_energies
 from edgecompress.model.data import Dataset, Splits
 from edgecompress.model.trainable import Trainable
-from edgecompress.plan.candidates import LOW_RANK, LOW_RANK_INT4, UNIFORM, Problem, int4_layers
+from edgecompress.plan.candidates import (
+    LOW_RANK,
+    LOW_RANK_INT4,
+    UNIFORM,
+    Candidate,
+    Problem,
+    int4_layers,
+)
 from edgecompress.plan.code_size import code_table
 from edgecompress.plan.low_rank import low_rank_candidates
 from edgecompress.plan.network import read_network
 from edgecompress.plan.search import Found, search
 from edgecompress.plan.trials import MemoryStore
-from edgecompress.records import Budget, WeightStorage
+from edgecompress.records import Budget, Prediction, WeightStorage
 from edgecompress.target import load_target
 
 PROFILE = load_target("cortex-m7")
@@ -101,10 +108,15 @@ def test_where_compute_binds_its_largest_layers_in_four_bits_compete(as_trainabl
     problem = replace(free, budget=Budget(latency_us=cycles / core.clock_hz * 1e6))
     whole = problem.predict({})
     assert problem.compute_binds(whole)
+    compiled = []
+
+    def exact(item: Candidate) -> Prediction:
+        compiled.append(problem.predict(item.widths, item.low_rank, item.weights))
+        return compiled[-1]
+
     int8, int4 = low_rank_candidates(
-        net, observe_all(net, x), problem, whole, (WeightStorage(format="int4"),),
-        lambda item: problem.predict(item.widths, item.low_rank, item.weights),
-    )  # fmt: skip
+        net, observe_all(net, x), problem, whole, (WeightStorage(format="int4"),), exact
+    )
     assert (int8.name, int4.name) == (LOW_RANK, LOW_RANK_INT4)
     assert int8.weights == {}
     assert set(int4_layers(network)) == {"3", "5"}
@@ -112,6 +124,8 @@ def test_where_compute_binds_its_largest_layers_in_four_bits_compete(as_trainabl
     assert problem.fits_exactly(int4.predicted)
     assert int4.predicted.decoding_instructions > 0
     assert int4.predicted.flash_bytes < int8.predicted.flash_bytes
+    # MACs say where to look: a bisection of 96 energies would compile six of each
+    assert len(compiled) <= 4
 
 
 def test_it_is_not_proposed_where_no_layer_gains_enough_by_it(residual, splits):

@@ -10,7 +10,8 @@ from edgecompress.compress.groups import find_groups
 from edgecompress.plan.candidates import Candidate, Problem, first_limits, optimum, propose
 from edgecompress.plan.choices import Choices
 from edgecompress.plan.code_size import code_table
-from edgecompress.plan.made import learned_from
+from edgecompress.plan.latency import DECODING
+from edgecompress.plan.made import Made, learned_from
 from edgecompress.plan.network import read_network
 from edgecompress.plan.solve import Limits, solve
 from edgecompress.records import Budget, LowRank, WeightStorage
@@ -201,6 +202,32 @@ def test_decoding_is_planned_as_the_compiler_has_shown_it(residual):
     assert per_decoding[1] == pytest.approx(3 * per_decoding[0])
     again = learned_from(learned, replace(candidate, predicted=dearer), dearer)
     assert again.corrections == pytest.approx(learned.corrections)
+
+
+def test_what_decoding_took_is_told_to_the_next_candidate_where_time_is_limited(residual):
+    stored = {"conv1": INT4}
+    for latency_us, told in ((1e6, 3.0), (None, 1.0)):
+        problem = problem_of(residual, latency_us=latency_us)
+        guessed = problem.predict({}, None, stored)
+        update = {
+            "decoding_instructions": 3 * guessed.decoding_instructions,
+            "flash_bytes": 1 << 30,
+        }
+        made = Made(Candidate("joint", {}, {}, guessed, stored), problem,
+                    guessed.model_copy(update=update))  # fmt: skip
+        assert not made.fits
+        following = made.for_the_next(problem)
+        assert following.corrections.get(DECODING, 1.0) == pytest.approx(told, rel=0.01)
+        assert {**following.corrections, DECODING: 0} == {**problem.corrections, DECODING: 0}
+
+
+def test_the_programs_macs_are_the_accounts_pooled_sums_too(residual):
+    """One MAC less than the whole model has: a row that forgot the mean would change nothing."""
+    whole = problem_of(residual).predict({})
+    tight = problem_of(residual, latency_us=latency_for(whole.macs - 1))
+    found = optimum(tight, CHOICES, "joint")
+    assert found is not None
+    assert found.predicted.macs < whole.macs
 
 
 def test_where_compute_does_not_bind_bytes_are_there_to_be_used(residual):
