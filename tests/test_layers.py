@@ -13,6 +13,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "edgecompress").rglob("*.py"))
 HELP_SECONDS = 0.5
+SMALLEST_TYPER_PROGRAM = """
+import typer
+
+def hello(name: str = "world") -> None:
+    print(name)
+
+typer.run(hello)
+"""
 
 
 def test_import_linter_contracts_hold() -> None:
@@ -24,18 +32,24 @@ def test_import_linter_contracts_hold() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_help_takes_under_half_a_second() -> None:
-    """Processor time, the best of three: a busy machine must not fail it, an import must."""
+def test_help_takes_under_half_a_second(tmp_path: Path) -> None:
+    """Or, on a machine where typer alone needs most of that, half more than typer alone."""
+    smallest = tmp_path / "smallest.py"
+    smallest.write_text(SMALLEST_TYPER_PROGRAM)
+    ours = _processor_seconds("-m", "edgecompress", "--help")
+    assert ours < HELP_SECONDS or ours < 1.5 * _processor_seconds(str(smallest), "--help")
+
+
+def _processor_seconds(*arguments: str) -> float:
+    """The best of three: a busy machine must not fail it, an import must."""
     spent = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run = subprocess.run(
-            [sys.executable, "-m", "edgecompress", "--help"], capture_output=True, check=False
-        )
+        run = subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert run.returncode == 0
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(spent) < HELP_SECONDS
+    return min(spent)
 
 
 @pytest.mark.parametrize(

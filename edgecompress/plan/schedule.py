@@ -17,13 +17,15 @@ class Schedule:
 
     Attributes:
         judge_steps: recovery of each candidate before it is judged; 80 rank plans well.
+        most_judge_steps: however light the model is.
         final_steps: of the winner, from the start again.
-        most_final_steps: however light the model is.
+        most_final_steps: the same of these.
         least_steps: of either, however heavy it is.
         candidates: plans that are judged at most.
     """
 
     judge_steps: int
+    most_judge_steps: int
     final_steps: int
     most_final_steps: int
     least_steps: int
@@ -31,12 +33,11 @@ class Schedule:
 
 
 REFERENCE_MACS = 3e7
-_MOST_JUDGE = 8 / 3
 
 _SCHEDULES: dict[Effort, Schedule] = {
-    "fast": Schedule(30, 220, 3200, 15, 4),
-    "balanced": Schedule(80, 1400, 9300, 40, 5),
-    "max": Schedule(120, 12_000, 80_000, 80, 6),
+    "fast": Schedule(22, 80, 220, 3200, 15, 4),
+    "balanced": Schedule(80, 213, 1400, 9300, 40, 5),
+    "max": Schedule(120, 320, 12_000, 80_000, 80, 6),
 }
 
 
@@ -45,11 +46,10 @@ def schedule_of(effort: Effort, macs: int) -> Schedule:
     schedule, share = _SCHEDULES[effort], REFERENCE_MACS / max(1, macs)
     return replace(
         schedule,
-        judge_steps=max(
-            schedule.least_steps, round(schedule.judge_steps * min(_MOST_JUDGE, share))
-        ),
-        final_steps=max(
-            schedule.least_steps,
-            min(schedule.most_final_steps, round(schedule.final_steps * share)),
-        ),
+        judge_steps=_scaled(schedule, schedule.judge_steps, share, schedule.most_judge_steps),
+        final_steps=_scaled(schedule, schedule.final_steps, share, schedule.most_final_steps),
     )
+
+
+def _scaled(schedule: Schedule, steps: int, share: float, most: int) -> int:
+    return max(schedule.least_steps, min(most, round(steps * share)))
