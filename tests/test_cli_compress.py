@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from edgecompress.cli import main
 from edgecompress.cli.compress import Method, options_of
+from edgecompress.cli.compress import compress as compress_command
 from edgecompress.compress.method_options import OPTIONS, PruneOptions
 from edgecompress.errors import BadConfig
 from edgecompress.model.load import load_source
@@ -144,6 +146,24 @@ def test_quantization_and_sharing_write_deployables(
                 assert len(np.unique(onnx.numpy_helper.to_array(tensor))) <= limit
 
 
+def test_activations_take_sixteen_bits_or_no_zero_point(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = "net.onnx -m quantize --data data.npz -o wide"
+    made = {}
+    for setting in ("", "--activation-bits 16", "--symmetric-activations"):
+        made[setting] = run(f"{base} {setting}", capsys)["accuracy"]["test"][1]
+        model = onnx.load(folder / "wide" / "model.onnx")
+        points = [
+            onnx.numpy_helper.to_array(one)
+            for one in model.graph.initializer
+            if one.name.endswith("zero_point") and one.name.startswith("image")
+        ]
+        assert [point.dtype for point in points] == [np.int16 if "16" in setting else np.int8]
+        assert bool(points[0]) == ("symmetric" not in setting)
+    assert made["--activation-bits 16"] >= made[""] - 100 / 24
+
+
 def test_factorization_leaves_the_smallest_factors(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +264,8 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(
 
 def test_every_method_of_the_library_is_on_the_command_line() -> None:
     assert {method.value for method in Method} == OPTIONS.keys()
+    settings = {name for options in OPTIONS.values() for name in options.model_fields}
+    assert settings <= inspect.signature(compress_command).parameters.keys()
 
 
 def test_the_target_decides_the_multiple_and_the_user_decides_last() -> None:

@@ -141,6 +141,21 @@ ObserverOption = Annotated[
     typer.Option("--observer", help="Range of activations; default mse.",
                  rich_help_panel=_QUANTIZE),
 ]  # fmt: skip
+Percentile = Annotated[
+    float | None,
+    typer.Option("--percentile", help="Of the values that --observer percentile keeps; 99.99.",
+                 rich_help_panel=_QUANTIZE),
+]  # fmt: skip
+ActivationBits = Annotated[
+    int | None,
+    typer.Option("--activation-bits", help="8 or 16; 16 runs under onnxruntime, in no image yet.",
+                 rich_help_panel=_QUANTIZE),
+]  # fmt: skip
+SymmetricActivations = Annotated[
+    bool | None,
+    typer.Option("--symmetric-activations/--asymmetric-activations", rich_help_panel=_QUANTIZE,
+                 help="Zero point 0 for every activation; default asymmetric."),
+]  # fmt: skip
 RoundingOption = Annotated[
     Rounding | None,
     typer.Option("--rounding", help="Of weights; default nearest.", rich_help_panel=_QUANTIZE),
@@ -208,6 +223,9 @@ def compress(
     layers: LayerNames = None,
     bits: Bits = None,
     observer: ObserverOption = None,
+    percentile: Percentile = None,
+    activation_bits: ActivationBits = None,
+    symmetric_activations: SymmetricActivations = None,
     rounding: RoundingOption = None,
     equalize: Equalize = None,
     correct_bias: CorrectBias = None,
@@ -235,8 +253,10 @@ def compress(
         "repair": repair, "sparsity": sparsity, "gradual": gradual,
         "factorization": factorization, "energy": energy, "rank": rank,
         "layers": None if layers is None else tuple(layers.split(",")),
-        "bits": bits, "observer": observer, "rounding": rounding, "equalize": equalize,
-        "correct_bias": correct_bias, "per_channel": per_channel, "values": values,
+        "bits": bits, "observer": observer, "percentile": percentile,
+        "activation_bits": activation_bits, "symmetric_activations": symmetric_activations,
+        "rounding": rounding, "equalize": equalize, "correct_bias": correct_bias,
+        "per_channel": per_channel, "values": values,
         "student": student, "temperature": temperature, "label_share": label_share,
         "feature_share": feature_share,
     }  # fmt: skip
