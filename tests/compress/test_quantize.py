@@ -268,3 +268,14 @@ class Unknown(nn.Module):
 def test_an_unknown_layer_is_named() -> None:
     with pytest.raises(UnsupportedOperators, match="Hardshrink 'gate'"):
         quantize(trainable(Unknown()), X, name="small")
+
+
+def test_what_no_scale_can_store_is_named() -> None:
+    """float32 ends at 3.4e38: a layer behind such inputs gives infinity, a NaN weight NaN."""
+    sound = seeded(Residual)
+    with pytest.raises(BadData, match=r"tensor \w+ holds infinity or NaN .* reach 3e\+38"):
+        quantize(sound, X / np.abs(X).max() * np.float32(3e38), name="small")
+    broken = seeded(Residual)
+    next(broken.graph.parameters()).data.view(-1)[0] = np.nan
+    with pytest.raises(BadData, match="look for such weights"):
+        quantize(broken, X, name="small")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from edgecompress.compress.quantize.affine import Affine, affine_from_range, sof
 from edgecompress.compress.quantize.options import QuantizeOptions
 from edgecompress.compress.quantize.ranges import choose
 from edgecompress.compress.quantize.sharing import Sharing
+from edgecompress.errors import BadData
 
 _BINS = 2048
 _KEPT_BYTES = 1 << 28
@@ -34,6 +36,9 @@ def observe(
 
     Args:
         calibration: [N, ...] float32.
+
+    Raises:
+        BadData: a tensor holds infinity or NaN.
     """
     clips = options.observer != "minmax"
     first = _FirstPass(room_bytes=_KEPT_BYTES if clips else 0)
@@ -107,7 +112,10 @@ class _FirstPass:
 
         def see(owner: torch.fx.Node, value: torch.Tensor) -> None:
             low, high = ranges.get(owner, (0.0, 0.0))
-            ranges[owner] = min(low, value.min().item()), max(high, value.max().item())
+            least, most = value.min().item(), value.max().item()
+            if not math.isfinite(least + most):
+                raise _not_finite(owner, calibration)
+            ranges[owner] = min(low, least), max(high, most)
             if keeping:
                 made.append((owner, value.clone()))  # a later layer may work in place
 
@@ -123,6 +131,14 @@ class _FirstPass:
                     self.samples += len(batch)
                 made.clear()
         return ranges
+
+
+def _not_finite(owner: torch.fx.Node, calibration: np.ndarray) -> BadData:
+    return BadData(
+        f"The model's tensor {owner.name} holds infinity or NaN on calibration data, whose values "
+        f"reach {np.abs(calibration).max():.3g}: no scale can store it.",
+        next_step="Scale the data as it was for training, or look for such weights in the model.",
+    )
 
 
 def _histograms(
