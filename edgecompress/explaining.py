@@ -97,8 +97,7 @@ def explain_model(
     from edgecompress.plan.candidates import Problem
     from edgecompress.plan.explain import live_tensors
     from edgecompress.plan.formats import encoded_formats
-    from edgecompress.plan.network import read_network
-    from edgecompress.plan.search import prunable_groups
+    from edgecompress.plan.network import prunable_groups, read_network
     from edgecompress.plan.sensitivity import unmeasured
     from edgecompress.target import load_target
 

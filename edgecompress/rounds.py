@@ -139,7 +139,7 @@ def _compressed(
 
     from edgecompress.compress.quantize import quantize
     from edgecompress.model.trainable import to_trainable
-    from edgecompress.plan.search import realize
+    from edgecompress.plan.realize import realize
     from edgecompress.plan.trials import calibration_samples
 
     assert job.splits is not None

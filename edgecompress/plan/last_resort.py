@@ -34,11 +34,11 @@ from edgecompress.plan.cost import Corrections, corrections_from, evaluate, weig
 from edgecompress.plan.formats import encoded_formats
 from edgecompress.plan.latency import time_correction
 from edgecompress.plan.low_rank import LOW_RANK, low_rank_candidates
-from edgecompress.plan.network import Network, read_network
+from edgecompress.plan.network import Network, prunable_groups, read_network
 from edgecompress.plan.program_cost import assemble
 from edgecompress.plan.schedule import Effort, schedule_of
 from edgecompress.plan.scores import Scorer, best_of
-from edgecompress.plan.search import Found, prunable_groups, search
+from edgecompress.plan.search import Found, search
 from edgecompress.plan.trials import MemoryStore, Store, calibration_samples, run_trials
 from edgecompress.progress import SILENT, Progress
 from edgecompress.records import Budget, Optimize, Plan, Prediction, WeightStorage

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx, nn
 
+from edgecompress.compress.groups import ChannelGroup, find_groups
 from edgecompress.compress.layers import is_depthwise, kind_of, layer_name, module_of
 from edgecompress.model.recurrent import Recurrent
 from edgecompress.model.trainable import Trainable
@@ -116,6 +117,24 @@ def read_network(trainable: Trainable, groups: Iterable = ()) -> Network:
     """
     owners = {layer: group.name for group in groups for layer in group.producers}
     return _Reader(trainable, owners).read()
+
+
+def prunable_groups(trainable: Trainable) -> list[ChannelGroup]:
+    """The groups whose every producer makes all of the group's channels, more than four of them.
+
+    A group that concatenation joins with narrower producers keeps its width.
+    """
+    labelled = read_network(trainable, find_groups(trainable))
+    made: dict[str, set[int]] = {}
+    for tensor in labelled.tensors.values():
+        for part in tensor.parts:
+            if part.group is not None:
+                made.setdefault(part.group, set()).add(part.channels)
+    return [
+        group
+        for group in find_groups(trainable)
+        if made.get(group.name) == {group.channels} and group.channels > 4
+    ]
 
 
 class _Reader:

@@ -2,7 +2,7 @@
 
     compile -> fits? empty plan
     groups -> measured damage -> candidates that fit as compiled -> a few steps -> validation
-    the best becomes the Plan; `realize` makes it again from the source and trains it fully
+    the best becomes the Plan; `plan.realize` makes it again from the source and trains it fully
 
 Every decision depends on the seed, the model and the data, never on the clock, so the same call
 gives the same Plan and the same Plan the same weights.
@@ -13,13 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 
 from edgecompress.compress.apply import apply_plan
-from edgecompress.compress.finetune import distill, user_metric
-from edgecompress.compress.groups import ChannelGroup, find_groups
+from edgecompress.compress.groups import ChannelGroup
 from edgecompress.compress.lowrank import Moments, observe_all
 from edgecompress.model.data import Splits
 from edgecompress.model.trainable import Trainable
@@ -33,7 +31,7 @@ from edgecompress.plan.front import same_choice
 from edgecompress.plan.latency import time_correction
 from edgecompress.plan.low_rank import LOW_RANK, low_rank_candidates
 from edgecompress.plan.made import Made, proposed_alone
-from edgecompress.plan.network import Network, read_network
+from edgecompress.plan.network import Network, prunable_groups, read_network
 from edgecompress.plan.schedule import Effort, schedule_of
 from edgecompress.plan.scores import Scorer, best_of
 from edgecompress.plan.sensitivity import measure, unmeasured
@@ -42,6 +40,7 @@ from edgecompress.plan.trials import (
     Store,
     Trial,
     calibration_samples,
+    limit_threads,
     run_trials,
     training_version,
 )
@@ -58,7 +57,6 @@ from edgecompress.records import (
 from edgecompress.target.schema import DeviceProfile
 from edgecompress.units import format_bytes
 
-_THREADS = 2
 _PROPOSAL_ROUNDS = 4
 _REPAIRS = 3
 _NAMED_SENSITIVE = 8
@@ -74,26 +72,6 @@ class Found(Record):
     trials: tuple[Trial, ...] = ()
     objective: str = ""
     sensitivity: tuple[Sensitivity, ...] = ()
-
-
-def make_plan(
-    trainable: Trainable,
-    splits: Splits,
-    profile: DeviceProfile,
-    budget: Budget,
-    *,
-    model_hash: str,
-    effort: Effort = "fast",
-    seed: int = 0,
-    progress: Progress = SILENT,
-    corrections: Corrections | None = None,
-    optimize: Optimize = "balanced",
-) -> Plan:
-    """The plan of `search`, for those who need nothing else of it."""
-    return search(
-        trainable, splits, profile, budget, model_hash=model_hash, effort=effort, seed=seed,
-        progress=progress, corrections=corrections, optimize=optimize,
-    ).plan  # fmt: skip
 
 
 def search(
@@ -130,7 +108,7 @@ def search(
     Raises:
         DoesNotFit: no plan fits; says which budget, by how much, where, and the cheapest way out.
     """
-    torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
+    limit_threads()
     groups = prunable_groups(trainable)
     network = read_network(trainable, groups)
     account = Account(profile, budget, splits.train.x, corrections or {}, optimize)
@@ -330,54 +308,6 @@ class _MeasureKey(Record):
     data_hash: str
     seed: int
     formats: tuple[WeightStorage, ...]
-
-
-def realize(
-    trainable: Trainable,
-    plan: Plan,
-    splits: Splits,
-    progress: Progress = SILENT,
-    metric: str | None = None,
-    log_folder: Path | None = None,
-) -> Trainable:
-    """The plan's model: compressed, its BatchNorm re-estimated, fine-tuned against the original.
-
-    Args:
-        metric: "pkg.mod:callable" that selects within the training; `log_folder`: TensorBoard's.
-
-    Raises:
-        BadInput: the plan names groups or layers this model does not have, or a bad metric.
-    """
-    torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
-    if not plan.widths and not plan.low_rank and not plan.weights and plan.student is None:
-        return trainable
-    compressed = apply_plan(trainable, plan, calibration_samples(splits, plan.seed))
-    if plan.finetune_steps == 0:
-        return compressed
-    progress.stage("Fine-tune", plan.finetune_steps)
-    return distill(
-        compressed, trainable, splits, steps=plan.finetune_steps, seed=plan.seed,
-        weights=plan.weights, metric=None if metric is None else user_metric(metric),
-        log_folder=log_folder, progress=progress,
-    )  # fmt: skip
-
-
-def prunable_groups(trainable: Trainable) -> list[ChannelGroup]:
-    """The groups whose every producer makes all of the group's channels, more than four of them.
-
-    A group that concatenation joins with narrower producers keeps its width.
-    """
-    labelled = read_network(trainable, find_groups(trainable))
-    made: dict[str, set[int]] = {}
-    for tensor in labelled.tensors.values():
-        for part in tensor.parts:
-            if part.group is not None:
-                made.setdefault(part.group, set()).add(part.channels)
-    return [
-        group
-        for group in find_groups(trainable)
-        if made.get(group.name) == {group.channels} and group.channels > 4
-    ]
 
 
 def _with(plan: Plan, candidate: Candidate, network: Network, finetune_steps: int) -> Plan:

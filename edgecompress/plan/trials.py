@@ -31,6 +31,7 @@ from edgecompress.progress import SILENT, Progress
 from edgecompress.records import Plan, Record
 
 CALIBRATION_SAMPLES = 512
+_THREADS = 2
 _JUDGED = Recipe(checks=1)
 """The state before and the one after are compared, on as many samples as candidates are."""
 
@@ -251,6 +252,11 @@ def run_trial(
         metric=scorer.selector, answers=answers, progress=progress,
     )  # fmt: skip
     return scorer.of(student)
+
+
+def limit_threads() -> None:
+    """Two at most: the weights depend on how many there are, and small layers gain from no more."""
+    torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
 
 
 def judged_splits(splits: Splits, scorer: Scorer) -> Splits:

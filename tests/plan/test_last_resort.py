@@ -16,8 +16,9 @@ from edgecompress.model.data import Dataset, Splits
 from edgecompress.plan import last_resort
 from edgecompress.plan.last_resort import find_plan
 from edgecompress.plan.ledger import keep_ledger
+from edgecompress.plan.realize import realize
 from edgecompress.plan.scores import Scorer
-from edgecompress.plan.search import Found, realize
+from edgecompress.plan.search import Found
 from edgecompress.plan.trials import Trial, calibration_samples
 from edgecompress.records import Budget, Plan, Prediction, StudentChoice, WeightStorage
 from edgecompress.target import load_target

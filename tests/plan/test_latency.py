@@ -7,8 +7,8 @@ import pytest
 from edgecompress.plan.candidates import Problem
 from edgecompress.plan.code_size import code_table
 from edgecompress.plan.latency import TIME, predicted_us, time_correction
-from edgecompress.plan.network import read_network
-from edgecompress.plan.search import prunable_groups, search
+from edgecompress.plan.network import prunable_groups, read_network
+from edgecompress.plan.search import search
 from edgecompress.records import Budget, LatencyUse, Prediction
 from edgecompress.rounds import _slower_than_predicted
 from edgecompress.target import load_target

@@ -14,10 +14,9 @@ from edgecompress.model.normalize import normalize
 from edgecompress.model.trainable import Trainable, to_trainable
 from edgecompress.plan.candidates import Problem, optimum, uniform
 from edgecompress.plan.cost import predict
-from edgecompress.plan.network import read_network
+from edgecompress.plan.network import prunable_groups, read_network
 from edgecompress.plan.preview import preview
 from edgecompress.plan.probes import all_probes
-from edgecompress.plan.search import prunable_groups
 from edgecompress.plan.sensitivity import measure, unmeasured
 from edgecompress.progress import SILENT
 from edgecompress.records import Budget

@@ -9,8 +9,10 @@ from torch import nn
 
 from edgecompress.errors import BadConfig, BadData, DoesNotFit, EdgeCompressError
 from edgecompress.model.data import Dataset, Splits
+from edgecompress.plan.network import prunable_groups
 from edgecompress.plan.preview import preview
-from edgecompress.plan.search import make_plan, prunable_groups, realize, search
+from edgecompress.plan.realize import realize
+from edgecompress.plan.search import search
 from edgecompress.plan.sensitivity import curve, damage, outputs, width_slope
 from edgecompress.progress import Silent
 from edgecompress.records import Budget, Plan
@@ -29,7 +31,7 @@ class Notes(Silent):
 
 
 def planned(trainable, splits, budget: Budget, seed: int = 0) -> Plan:
-    return make_plan(trainable, splits, PROFILE, budget, model_hash="1" * 64, seed=seed)
+    return search(trainable, splits, PROFILE, budget, model_hash="1" * 64, seed=seed).plan
 
 
 def test_what_fits_in_int8_is_left_alone(residual, splits):
@@ -83,7 +85,7 @@ def test_the_named_way_out_does_fit(residual, splits, resource):
 
 def test_latency_needs_a_cycle_estimate(residual, splits):
     with pytest.raises(BadConfig, match="cycles_per_instruction"):
-        make_plan(
+        search(
             residual, splits, load_target("x86-64"), Budget(latency_us=10.0), model_hash="1" * 64
         )
 

@@ -6,9 +6,8 @@ from torch import nn
 
 from edgecompress.compress.prune import prune
 from edgecompress.plan.candidates import Problem, optimum
-from edgecompress.plan.network import read_network
+from edgecompress.plan.network import prunable_groups, read_network
 from edgecompress.plan.probes import all_probes, stored_layers
-from edgecompress.plan.search import prunable_groups
 from edgecompress.plan.sensitivity import measure, outputs
 from edgecompress.progress import SILENT
 from edgecompress.records import Budget, WeightStorage

@@ -196,7 +196,7 @@ def test_the_front_is_what_nothing_beats():
 
 def test_the_ledger_has_a_line_for_every_stage_the_plan_has(residual, splits):
     from edgecompress.compress.quantize import quantize
-    from edgecompress.plan.search import realize
+    from edgecompress.plan.realize import realize
     from edgecompress.records import LowRank
 
     plan = plan_of(

@@ -37,8 +37,8 @@ from edgecompress.model.reference import run_onnx
 from edgecompress.model.trainable import Trainable
 from edgecompress.plan.account import Account
 from edgecompress.plan.last_resort import find_plan
+from edgecompress.plan.realize import realize
 from edgecompress.plan.scores import Scorer
-from edgecompress.plan.search import realize
 from edgecompress.plan.trials import calibration_samples
 from edgecompress.records import Budget, Plan
 from edgecompress.target import load_target

@@ -28,8 +28,7 @@ from edgecompress.model.load import load_source
 from edgecompress.model.trainable import Trainable, to_trainable
 from edgecompress.plan.candidates import JOINT, Problem, first_limits, optimum
 from edgecompress.plan.formats import encoded_formats
-from edgecompress.plan.network import read_network
-from edgecompress.plan.search import prunable_groups
+from edgecompress.plan.network import prunable_groups, read_network
 from edgecompress.plan.sensitivity import measure
 from edgecompress.plan.solve import solve
 from edgecompress.progress import SILENT

@@ -162,7 +162,7 @@ def chosen_name(found: Found) -> str:
 
 def build(cell: Cell, plan: Plan, progress: Progress = SILENT) -> onnx.ModelProto:
     from edgecompress.compress.quantize import quantize
-    from edgecompress.plan.search import realize
+    from edgecompress.plan.realize import realize
 
     made = realize(cell.trainable, plan, cell.splits, progress)
     calibration = cell.splits.train.x[:256]
