@@ -9,7 +9,7 @@ import numpy as np
 
 from edgecompress.deploy import Deployed, device_inputs, device_outputs, real_inputs
 from edgecompress.progress import Progress
-from edgecompress.records import Accuracy, SourceComparison
+from edgecompress.records import Accuracy, Measurement, SourceComparison
 
 if TYPE_CHECKING:
     from edgecompress.model.data import Splits
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from edgecompress.target import DeviceProfile
 
 HOST_SAMPLES = 1000
-DEVICE_SAMPLES = 32
+DEVICE_SAMPLES, _FEWEST_DEVICE_SAMPLES = 32, 8
+_EMULATED_INSTRUCTIONS = 400_000_000
+"""What emulated samples may take in all, about four seconds."""
 
 
 def compare_with_source(
@@ -32,8 +34,8 @@ def compare_with_source(
     """Runs the test split (seeded noise when there is no data) through all three.
 
     The measure is `model.answers`'s: without labels the agreement with the source's own top-1, for
-    numbers and autoencoders the squared error. The device runs the first DEVICE_SAMPLES; its
-    integer outputs must equal the host's.
+    numbers and autoencoders the squared error. The device runs the first DEVICE_SAMPLES, of a
+    heavy model under emulation fewer; its integer outputs must equal the host's.
 
     Raises:
         BadData: y has not as many numbers a sample as the model gives.
@@ -64,7 +66,8 @@ def compare_with_source(
         mean_abs_error=float(errors.mean()),
         top1_agreement_percent=_top1(made, expected.argmax(1)) if is_classifier else None,
     )
-    on_device = device_outputs(deployed, folder, profile, device, inputs[:DEVICE_SAMPLES], progress)
+    few = inputs[: device_samples(deployed.measurement)]
+    on_device = device_outputs(deployed, folder, profile, device, few, progress)
     if measure is None:
         return Accuracy(), comparison
     accuracy = Accuracy(
@@ -75,6 +78,14 @@ def compare_with_source(
         samples={"source": len(made), "deployed": len(made), "device": len(on_device)},
     )
     return accuracy, comparison
+
+
+def device_samples(measured: Measurement) -> int:
+    """How many test samples the device runs: on hardware all, under emulation within seconds."""
+    if measured.label != "emulated instructions" or not measured.instructions:
+        return DEVICE_SAMPLES
+    affordable = _EMULATED_INSTRUCTIONS // measured.instructions
+    return max(_FEWEST_DEVICE_SAMPLES, min(DEVICE_SAMPLES, affordable))
 
 
 def _source_outputs(source: Source, x: np.ndarray) -> np.ndarray:

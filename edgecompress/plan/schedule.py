@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,7 +14,9 @@ class Schedule:
     """Fine-tuning steps for a model of `REFERENCE_MACS`: lighter ones get more, heavier ones fewer.
 
     Steps follow the inverse of the MACs, so that an effort is about the same time for every model,
-    but a step of a light model costs more than its MACs say, so both have a most.
+    but a step of a light model costs more than its MACs say, so both have a most. A heavy model is
+    also slow to compile, validate and emulate; where that is a large part of the time, steps fall
+    with MACs^-1.5.
 
     Attributes:
         judge_steps: recovery of each candidate before it is judged; 80 rank plans well.
@@ -22,6 +25,7 @@ class Schedule:
         most_final_steps: the same of these.
         least_steps: of either, however heavy it is.
         candidates: plans that are judged at most.
+        heavy_macs: above so many, steps fall faster.
     """
 
     judge_steps: int
@@ -30,12 +34,13 @@ class Schedule:
     most_final_steps: int
     least_steps: int
     candidates: int
+    heavy_macs: float = math.inf
 
 
 REFERENCE_MACS = 3e7
 
 _SCHEDULES: dict[Effort, Schedule] = {
-    "fast": Schedule(22, 80, 220, 3200, 15, 4),
+    "fast": Schedule(22, 80, 220, 3200, 15, 4, heavy_macs=1.5e7),
     "balanced": Schedule(80, 213, 1400, 9300, 40, 5),
     "max": Schedule(120, 320, 12_000, 80_000, 80, 6),
 }
@@ -43,7 +48,8 @@ _SCHEDULES: dict[Effort, Schedule] = {
 
 def schedule_of(effort: Effort, macs: int) -> Schedule:
     """The effort's schedule for a model of so many multiply-accumulates."""
-    schedule, share = _SCHEDULES[effort], REFERENCE_MACS / max(1, macs)
+    schedule, macs = _SCHEDULES[effort], max(1, macs)
+    share = REFERENCE_MACS / macs * min(1.0, schedule.heavy_macs / macs) ** 0.5
     return replace(
         schedule,
         judge_steps=_scaled(schedule, schedule.judge_steps, share, schedule.most_judge_steps),
