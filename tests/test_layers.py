@@ -33,11 +33,11 @@ def test_import_linter_contracts_hold() -> None:
 
 
 def test_help_takes_under_half_a_second(tmp_path: Path) -> None:
-    """Or, on a machine where typer alone needs most of that, half more than typer alone."""
+    """Or, on a machine where typer alone needs most of that, twice what typer alone takes."""
     smallest = tmp_path / "smallest.py"
     smallest.write_text(SMALLEST_TYPER_PROGRAM)
     ours = _processor_seconds("-m", "edgecompress", "--help")
-    assert ours < HELP_SECONDS or ours < 1.5 * _processor_seconds(str(smallest), "--help")
+    assert ours < HELP_SECONDS or ours < 2 * _processor_seconds(str(smallest), "--help")
 
 
 def _processor_seconds(*arguments: str) -> float:

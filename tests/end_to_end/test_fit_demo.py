@@ -110,7 +110,8 @@ def test_profile_runs_the_same_image_again(folder: Path, result: dict) -> None:
 
 def test_verify_finds_the_same_accuracy_on_the_device(folder: Path, result: dict) -> None:
     command = [sys.executable, "-m", "edgecompress", "verify", str(folder)]
-    options = ["--device", "virtual", "--samples", "32", "--json"]
+    samples = str(result["accuracy"]["samples"]["device"])
+    options = ["--device", "virtual", "--samples", samples, "--json"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert found["verification"]["exact"]
