@@ -16,7 +16,7 @@ class Schedule:
     Steps follow the inverse of the MACs, so that an effort is about the same time for every model,
     but a step of a light model costs more than its MACs say, so both have a most. A heavy model is
     also slow to compile, validate and emulate; where that is a large part of the time, steps fall
-    with MACs^-1.5.
+    with MACs^-1.5 above `heavy_macs`, which may lie below `REFERENCE_MACS`.
 
     Attributes:
         judge_steps: recovery of each candidate before it is judged; 80 rank plans well.
