@@ -70,7 +70,8 @@ class FaultyPort:
         if fault.kind == "double":
             return line + line
         if fault.kind == "flip":
-            return line[:at] + bytes([line[at] ^ 1 << at % 7]) + line[at + 1 :]
+            # Never the bit between cases: a checksum reads the same in either, so no damage.
+            return line[:at] + bytes([line[at] ^ 1 << at % 5]) + line[at + 1 :]
         if fault.kind == "cut":
             return line[:at]
         if fault.kind == "garbage":
