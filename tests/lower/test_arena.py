@@ -214,7 +214,7 @@ def test_a_hundred_layers_are_planned_in_a_blink():
         (generator.randrange(1, 9000), step, step + generator.choice([1, 1, 1, 3]))
         for step in range(100)
     ]
-    start = time.perf_counter()
+    start = time.process_time()
     total = plan_offsets(lifetimes, 16)[1]
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
     assert total <= 1.05 * peak_live(lifetimes)[1] + 16

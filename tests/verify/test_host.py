@@ -58,9 +58,9 @@ def test_run_batch_and_layers_agree(host):
 
 def test_a_batch_costs_no_python_per_sample(host):
     x = samples(5000)
-    start = time.perf_counter()
+    start = time.process_time()
     host.run_batch(x)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 def test_float_programs_run():
