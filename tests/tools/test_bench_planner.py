@@ -49,6 +49,25 @@ def test_rows_have_the_agreed_fields_and_survive_a_kill(planner, tmp_path) -> No
     assert again.get(dataset="fsdd", budget="flash50", method="planned", seed=1) is None
 
 
+def test_rows_of_other_code_are_counted_apart(planner) -> None:
+    rows = [row(planner, 0, 90.0), {**row(planner, 1, 91.0), "code": "0" * 16}]
+    del (older := row(planner, 2, 92.0))["code"]
+    assert planner.provenance([*rows, older]).startswith("1 of 3 rows ")
+
+
+def test_the_code_version_follows_the_sources_alone(planner, tmp_path, monkeypatch) -> None:
+    module = sys.modules["planner_rows"]
+    monkeypatch.setattr(module, "_ROOT", tmp_path)
+    (tmp_path / "edgecompress" / "plan").mkdir(parents=True)
+    source = tmp_path / "edgecompress" / "plan" / "search.py"
+    versions = []
+    for text in ("one", "two", "one"):
+        source.write_text(text)
+        (tmp_path / "edgecompress" / f"{text}.pyc").write_text(text)
+        versions.append(module.code_version.__wrapped__())
+    assert versions[0] == versions[2] != versions[1]
+
+
 def test_the_table_gives_mean_and_spread(planner) -> None:
     text = planner.table([row(planner, 0, 90.0), row(planner, 1, 92.5, fits=False)])
     (line,) = text.splitlines()[1:]

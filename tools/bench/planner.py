@@ -9,7 +9,7 @@ the planned run took, search included, as more training steps. Every row is of a
 sizes as linked, accuracy of its host build on the test split.
 
 Rows are appended to `rows.jsonl` in the cache as they finish; those found there are not run again,
-so the table can be made in slices, and a killed run resumes.
+so the table can be made in slices, and a killed run resumes. Each row names the code that made it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import planner_data
 import planner_models
+from planner_rows import Rows, code_version, provenance
 from planner_tables import paired, table
 
 from edgecompress.compress.finetune import Answers, Recipe
@@ -285,28 +286,8 @@ def row_of(
         "steps": 0 if plan is None else plan.finetune_steps,
         "int4_layers": 0 if plan is None else len(plan.weights),
         "low_rank_layers": 0 if plan is None else len(plan.low_rank),
+        "code": code_version(),
     }  # fmt: skip
-
-
-class Rows:
-    """The finished rows, in a file that only grows."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows = []
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            self.rows = [json.loads(line) for line in lines if line.endswith("}")]
-
-    def get(self, **key: Any) -> dict[str, Any] | None:
-        return next((row for row in self.rows if all(row[k] == v for k, v in key.items())), None)
-
-    def add(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), file=sys.stderr, flush=True)
 
 
 def run_cell(cell: Cell, rows: Rows, options: argparse.Namespace) -> None:
@@ -382,7 +363,7 @@ def main(arguments: list[str]) -> int:
                     run_cell(open_cell(dataset, model, seed, options), rows, options)
                 except EdgeCompressError as error:
                     print(f"{dataset}: {error}", file=sys.stderr)
-    shown = f"{table(rows.rows)}\n\n{paired(rows.rows)}"
+    shown = f"{table(rows.rows)}\n\n{paired(rows.rows)}\n\n{provenance(rows.rows)}"
     print(json.dumps(rows.rows, indent=2) if options.json else shown)
     return 0
 
