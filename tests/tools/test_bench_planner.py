@@ -68,6 +68,42 @@ def test_the_code_version_follows_the_sources_alone(planner, tmp_path, monkeypat
     assert versions[0] == versions[2] != versions[1]
 
 
+@pytest.mark.parametrize(("cpu_seconds", "steps"), [(100.0, 90), (None, 7)])
+def test_a_rivals_image_too_large_does_not_cost_it_its_training(
+    planner, monkeypatch, cpu_seconds, steps
+) -> None:
+    """Finding takes 10 s, training 1 s a step; the first image is too large."""
+    from edgecompress.records import Budget, Plan, Prediction, SizeReport
+
+    clock, flash = [0.0], [2000, 900]
+    empty = Plan(
+        model_hash="m", data_hash="d", target="cortex-m4", budget=Budget(), seed=0, effort="fast",
+        calibration_samples=1, finetune_steps=7,
+        predicted=Prediction(flash_bytes=900, ram_bytes=1, macs=1),
+    )  # fmt: skip
+
+    def find(*_: object) -> object:
+        clock[0] += 10.0
+        return planner.argparse.Namespace(plan=empty, trials=())
+
+    def build(_cell: object, plan: Plan) -> None:
+        clock[0] += plan.finetune_steps
+
+    def link(*_: object) -> object:
+        size = SizeReport(flash_sections={"weights": flash.pop(0)}, ram_parts={"arena": 1})
+        return planner.Linked(size, 1, 1, 90.0, True)
+
+    for name, stand_in in (("find", find), ("build", build), ("link", link),
+                           ("used_cpu_seconds", lambda: clock[0]),
+                           ("steps_for", lambda _cell, _plan, left: int(left))):  # fmt: skip
+        monkeypatch.setattr(planner, name, stand_in)
+    cell = planner.Cell("fsdd", "dscnn", 0, "fast", None, None, None, load_target("cortex-m4"))
+    plan, _, linked, spent = planner.fitted(cell, Budget(flash_bytes=1000), None, cpu_seconds)
+    assert linked.size.flash_bytes == 900
+    assert plan.finetune_steps == steps
+    assert spent == (100.0 if cpu_seconds is not None else 2 * (10.0 + 7))
+
+
 def test_the_table_gives_mean_and_spread(planner) -> None:
     text = planner.table([row(planner, 0, 90.0), row(planner, 1, 92.5, fits=False)])
     (line,) = text.splitlines()[1:]

@@ -221,7 +221,12 @@ def fitted(
     cell: Cell, budget: Budget, names: tuple[str, ...] | None, cpu_seconds: float | None
 ) -> tuple[Plan, str, Linked, float]:
     """Plans, trains and links until the image fits: (plan, the candidate it was, image, CPU
-    seconds without linking)."""
+    seconds without linking).
+
+    Args:
+        cpu_seconds: what a rival may use. Of its rounds only the last counts: one that came out too
+            large must not leave the next without training. Planned pays for all of its own.
+    """
     from edgecompress.plan.cost import corrections_from
 
     corrections: dict[str, float] = {}
@@ -230,15 +235,16 @@ def fitted(
         before = used_cpu_seconds()
         found = find(cell, budget, names, corrections)
         plan = found.plan
-        spent += used_cpu_seconds() - before
+        searched = used_cpu_seconds() - before
         if cpu_seconds is not None:
-            steps = steps_for(cell, plan, cpu_seconds - spent)
+            spent = 0.0
+            steps = steps_for(cell, plan, cpu_seconds - searched)
             plan = plan.model_copy(update={"finetune_steps": steps})
         elif cell.final_steps is not None:
             plan = plan.model_copy(update={"finetune_steps": cell.final_steps})
         before = used_cpu_seconds()
         deployable = build(cell, plan)
-        spent += used_cpu_seconds() - before
+        spent += searched + used_cpu_seconds() - before
         linked = link(cell, deployable, budget)
         if within(linked.size, budget):
             break
