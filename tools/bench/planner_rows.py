@@ -37,7 +37,8 @@ class Rows:
 
 @cache
 def code_version() -> str:
-    """Hash of the sources that may change a row: a table made in slices says whether they agree."""
+    """Hash of the tool's sources, not the bench's own: a table made in slices says whether they
+    agree."""
     digest = hashlib.sha256()
     found = (path for folder in _DECIDING for path in (_ROOT / folder).rglob("*"))
     for path in sorted(path for path in found if path.suffix in _TEXT):
